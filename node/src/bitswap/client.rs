@@ -1,0 +1,224 @@
+//! The handle for other tasks: sessions that ask for blocks and take them as they come.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Context;
+
+use cid::Cid;
+use futures::task::AtomicWaker;
+use libp2p::PeerId;
+use sampan_storage::Block;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::counters::{Counters, PeerStats, Stats};
+
+/// Commands that wait for the behaviour; whoever sends more waits.
+pub(super) const COMMANDS: usize = 256;
+
+/// Blocks and errors that wait for a session's owner. A want needs room for two: an error, then the block.
+pub(super) const DELIVERIES: usize = 2048;
+
+/// Wants of one session that may wait for its window: 64 GiB of 1 MiB leaves, some 8 MB of memory.
+const QUEUED: usize = 64 * 1024;
+
+/// Wants in one command.
+const WANTS_AT_ONCE: usize = 1024;
+
+/// Wants that are asked of no peer do not fill a window by their bytes alone: an unknown size counts as this.
+const UNKNOWN_SIZE: u32 = 256 * 1024;
+
+/// The behaviour is gone: the node stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node has stopped")]
+pub struct Closed;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// Said once for a want. It stays: a peer that connects later, or gets the block, may still answer it.
+    #[error("no connected peer has the block {0}")]
+    NoProvider(Cid),
+}
+
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Peers that are thought to have the blocks. They are dialled if they are not connected, and asked for
+    /// blocks at once; all others are first asked whether they have them.
+    pub providers: Vec<PeerId>,
+    /// Bytes that may be asked for and not yet taken. One block is always asked for.
+    pub window_bytes: usize,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { providers: Vec::new(), window_bytes: 16 * 1024 * 1024 }
+    }
+}
+
+/// Opens sessions and tells of new blocks. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    commands: mpsc::Sender<Command>,
+    signal: Arc<Signal>,
+    counters: Arc<Counters>,
+    sessions: Arc<AtomicU64>,
+}
+
+impl Client {
+    pub(super) fn new(commands: mpsc::Sender<Command>, signal: Arc<Signal>, counters: Arc<Counters>) -> Self {
+        Self { commands, signal, counters, sessions: Arc::default() }
+    }
+
+    pub async fn session(&self, options: SessionOptions) -> Result<Session, Closed> {
+        let id = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
+        let (deliveries, blocks) = mpsc::channel(DELIVERIES);
+        let shared = Arc::new(Shared { untaken: AtomicUsize::new(0), queue: Semaphore::new(QUEUED) });
+        let opened = Opened { options, deliveries, shared: Arc::clone(&shared) };
+        self.commands.send(Command::Open(id, opened)).await.map_err(|_| Closed)?;
+        let asker = Asker { id, commands: self.commands.clone(), shared };
+        Ok(Session { asker, blocks, signal: Arc::clone(&self.signal) })
+    }
+
+    /// Blocks are in the store now: peers that wait for them are answered.
+    pub async fn notify(&self, cids: Vec<Cid>) {
+        // A node that has stopped has nobody to tell.
+        let _ = self.commands.send(Command::Notify(cids)).await;
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.counters.stats()
+    }
+
+    /// What passed between us and this peer, or `None` if it is not connected.
+    pub fn peer_stats(&self, peer: &PeerId) -> Option<PeerStats> {
+        self.counters.peer(peer)
+    }
+}
+
+/// Wants that belong together: one blob, or one walk over a tree. Dropping it cancels them.
+#[derive(Debug)]
+pub struct Session {
+    asker: Asker,
+    blocks: mpsc::Receiver<Delivery>,
+    signal: Arc<Signal>,
+}
+
+impl Session {
+    /// Asks for blocks, with the bytes that each is expected to have (0 if unknown), in the order in which
+    /// they should be asked for. Each want is delivered once, by [`Session::next`].
+    ///
+    /// Returns when they are queued. That is at once, except where 65,536 wait already: then some must be
+    /// taken first.
+    pub async fn want(&self, wants: Vec<(Cid, u32)>) -> Result<(), Closed> {
+        self.asker.want(wants).await
+    }
+
+    /// The next block, in any order, checked against its CID; or what went wrong with a want. `None` only when
+    /// the node has stopped: it waits for ever where nothing is wanted.
+    pub async fn next(&mut self) -> Option<Result<Block, SessionError>> {
+        let delivery = self.blocks.recv().await?;
+        if let Ok(block) = &delivery {
+            self.asker.shared.untaken.fetch_sub(block.data().len(), Ordering::Relaxed);
+            self.asker.shared.queue.add_permits(1);
+        }
+        self.signal.raise();
+        Some(delivery)
+    }
+
+    pub async fn add_provider(&self, peer: PeerId) {
+        self.asker.add_provider(peer).await;
+    }
+
+    /// No longer wants these. A block that is on its way out of [`Session::next`] still comes.
+    pub async fn cancel(&self, cids: Vec<Cid>) {
+        let _ = self.asker.commands.send(Command::Cancel(self.asker.id, cids)).await;
+    }
+
+    /// A handle that asks in this session while another task takes its blocks.
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.blocks.close();
+        self.asker.shared.queue.close();
+        self.signal.raise();
+    }
+}
+
+/// Asks in a session that another task reads.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    id: SessionId,
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+impl Asker {
+    /// As [`Session::want`]. [`Closed`] also when the session was dropped.
+    pub async fn want(&self, wants: Vec<(Cid, u32)>) -> Result<(), Closed> {
+        for wants in wants.chunks(WANTS_AT_ONCE) {
+            let room = u32::try_from(wants.len()).map_err(|_| Closed)?;
+            self.shared.queue.acquire_many(room).await.map_err(|_| Closed)?.forget();
+            let size = |size: u32| if size == 0 { UNKNOWN_SIZE } else { size };
+            let wants = wants.iter().map(|(cid, expected)| (*cid, size(*expected))).collect();
+            self.commands.send(Command::Want(self.id, wants)).await.map_err(|_| Closed)?;
+        }
+        Ok(())
+    }
+
+    pub async fn add_provider(&self, peer: PeerId) {
+        let _ = self.commands.send(Command::Provider(self.id, peer)).await;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct SessionId(pub(super) u64);
+
+pub(super) type Delivery = Result<Block, SessionError>;
+
+#[derive(Debug)]
+pub(super) enum Command {
+    Open(SessionId, Opened),
+    Want(SessionId, Vec<(Cid, u32)>),
+    Provider(SessionId, PeerId),
+    Cancel(SessionId, Vec<Cid>),
+    Notify(Vec<Cid>),
+}
+
+/// The behaviour's side of a session.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) options: SessionOptions,
+    pub(super) deliveries: mpsc::Sender<Delivery>,
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Bytes delivered and not taken by the owner.
+    pub(super) untaken: AtomicUsize,
+    /// Room for wants.
+    pub(super) queue: Semaphore,
+}
+
+/// Wakes the behaviour when a session took a block or ended.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    raised: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Signal {
+    fn raise(&self) {
+        self.raised.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whether it was raised since the last time, and asks to be woken when it is again.
+    pub(super) fn poll(&self, cx: &Context<'_>) -> bool {
+        self.waker.register(cx.waker());
+        self.raised.swap(false, Ordering::Acquire)
+    }
+}

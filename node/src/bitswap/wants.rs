@@ -1,0 +1,577 @@
+//! What we want of peers: which want is asked of whom, and where it goes when a peer has it not, is late or leaves.
+//!
+//! A want is asked of one peer at a time. Peers that are known to have a session's blocks are asked for the
+//! block at once; the others are asked whether they have it, and may say so late. Nothing here does I/O: time
+//! comes in as an argument, and messages are taken out with [`Wants::next_message`].
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cid::Cid;
+use libp2p::PeerId;
+use sampan_storage::Block;
+use sampan_storage::block::identity_data;
+use tokio::sync::mpsc;
+
+use super::client::{Delivery, Opened, SessionError, SessionId, Shared};
+use super::message::{Entry, Outgoing, Presence, Version, WantKind};
+use super::source::{MAX_TIMEOUT, MAX_WANTS, Source};
+use super::{Key, key};
+
+/// A want that no peer has is reported after this time.
+const NO_PROVIDER: Duration = Duration::from_secs(5);
+
+/// Wants that one session has open; more wait in its queue. A peer is told of as many at most.
+const MAX_OPEN: usize = 1024;
+
+/// Wants looked at in one round of [`Wants::assign`]: those that no peer has room for do not cost all others.
+const MAX_SCAN: usize = 256;
+
+/// Wants that a peer may be asked about, so that there is room left to ask it for blocks.
+const MAX_PROBES: usize = MAX_WANTS * 3 / 4;
+
+/// A peer that said DONT_HAVE this often in a row is first asked whether it has a block,
+const UNSURE_AFTER: u32 = 4;
+/// and after so many (as in boxo) it is asked only for what nobody else has.
+const USELESS_AFTER: u32 = 16;
+
+/// A late want goes elsewhere after 10 s, then after twice that, and so on until this.
+const MAX_PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+pub(super) struct Wants {
+    sessions: HashMap<SessionId, Sharer>,
+    wants: HashMap<Key, Want>,
+    /// Wants that some peer can be asked for now, oldest first.
+    ready: BTreeMap<u64, Key>,
+    sources: HashMap<PeerId, Source>,
+    opened: u64,
+}
+
+/// A block that came under one name and is wanted under another. It is hashed once more.
+#[derive(Debug)]
+pub(super) struct Rename {
+    pub(super) session: SessionId,
+    pub(super) cid: Cid,
+    pub(super) size: usize,
+    pub(super) data: Bytes,
+}
+
+/// A session.
+#[derive(Debug)]
+struct Sharer {
+    window: usize,
+    open: usize,
+    open_bytes: usize,
+    queue: VecDeque<(Cid, u32)>,
+    standings: HashMap<PeerId, Standing>,
+    deliveries: mpsc::Sender<Delivery>,
+    shared: Arc<Shared>,
+}
+
+/// What a session knows of a peer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    /// The peer was named as a provider, or had a block.
+    provides: bool,
+    /// DONT_HAVEs in a row.
+    misses: u32,
+}
+
+impl Drop for Sharer {
+    fn drop(&mut self) {
+        // Whoever waits for room to ask must not wait for ever.
+        self.shared.queue.close();
+    }
+}
+
+#[derive(Debug)]
+struct Want {
+    cid: Cid,
+    order: u64,
+    size: usize,
+    askers: Vec<(SessionId, Cid, usize)>,
+    asked: Option<Asked>,
+    answers: HashMap<PeerId, Answer>,
+    stuck_since: Option<Instant>,
+    reported: bool,
+    moves: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    peer: PeerId,
+    at: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Asked whether it has the block.
+    Pending,
+    Have,
+    DontHave,
+    /// Did not give it in time.
+    Late(Instant),
+}
+
+impl Wants {
+    pub(super) fn open(&mut self, id: SessionId, opened: Opened) {
+        let Opened { options, deliveries, shared } = opened;
+        let provider = Standing { provides: true, misses: 0 };
+        let sharer = Sharer {
+            window: options.window_bytes,
+            open: 0,
+            open_bytes: 0,
+            queue: VecDeque::new(),
+            standings: options.providers.into_iter().map(|peer| (peer, provider)).collect(),
+            deliveries,
+            shared,
+        };
+        self.sessions.insert(id, sharer);
+    }
+
+    pub(super) fn want(&mut self, id: SessionId, wants: Vec<(Cid, u32)>, now: Instant) {
+        if let Some(sharer) = self.sessions.get_mut(&id) {
+            sharer.queue.extend(wants);
+            self.fill(id, now);
+        }
+    }
+
+    pub(super) fn add_provider(&mut self, id: SessionId, peer: PeerId) {
+        let Some(sharer) = self.sessions.get_mut(&id) else { return };
+        sharer.standings.insert(peer, Standing { provides: true, misses: 0 });
+        if !self.sources.contains_key(&peer) {
+            return;
+        }
+        for (key, want) in &mut self.wants {
+            if want.askers.iter().any(|(session, ..)| *session == id) {
+                // An earlier DONT_HAVE was an answer to another question: it is now said to have it.
+                want.answers.remove(&peer);
+                Self::make_ready(&mut self.ready, want, *key);
+            }
+        }
+    }
+
+    pub(super) fn cancel(&mut self, id: SessionId, cids: &[Cid]) {
+        let Some(sharer) = self.sessions.get_mut(&id) else { return };
+        let before = sharer.queue.len();
+        sharer.queue.retain(|(cid, _)| !cids.contains(cid));
+        let mut cancelled = before - sharer.queue.len();
+        for cid in cids {
+            let key = key(cid);
+            let Some(want) = self.wants.get_mut(&key) else { continue };
+            want.askers.retain(|(session, asked, size)| {
+                let ours = *session == id && asked == cid;
+                if ours {
+                    sharer.open -= 1;
+                    sharer.open_bytes -= size;
+                    cancelled += 1;
+                }
+                !ours
+            });
+            if want.askers.is_empty() {
+                Self::drop_want(&mut self.wants, &mut self.sources, &mut self.ready, &key, None);
+            }
+        }
+        sharer.shared.queue.add_permits(cancelled);
+    }
+
+    /// Ends sessions whose owners are gone, and asks for more where blocks were taken.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        let ids: Vec<_> = self.sessions.keys().copied().collect();
+        for id in ids {
+            if self.sessions.get(&id).is_some_and(|sharer| sharer.deliveries.is_closed()) {
+                self.sessions.remove(&id);
+                let ended: Vec<_> = self
+                    .wants
+                    .iter_mut()
+                    .filter_map(|(key, want)| {
+                        want.askers.retain(|(session, ..)| *session != id);
+                        want.askers.is_empty().then_some(*key)
+                    })
+                    .collect();
+                for key in ended {
+                    Self::drop_want(&mut self.wants, &mut self.sources, &mut self.ready, &key, None);
+                }
+            } else {
+                self.fill(id, now);
+            }
+        }
+    }
+
+    /// A peer can be asked from now on.
+    pub(super) fn connected(&mut self, peer: PeerId, version: Version, now: Instant) {
+        self.gone(peer);
+        self.sources.insert(peer, Source::new(version, now));
+        let mut keys: Vec<_> = self.wants.iter().map(|(key, want)| (want.order, *key)).collect();
+        keys.sort_unstable();
+        for (_, key) in keys {
+            self.consider(&key, peer, USELESS_AFTER);
+        }
+    }
+
+    /// A peer can no longer be asked: what was asked of it goes elsewhere.
+    pub(super) fn gone(&mut self, peer: PeerId) {
+        if self.sources.remove(&peer).is_none() {
+            return;
+        }
+        for (key, want) in &mut self.wants {
+            want.answers.remove(&peer);
+            if want.asked.is_some_and(|asked| asked.peer == peer) {
+                want.asked = None;
+                Self::make_ready(&mut self.ready, want, *key);
+            }
+        }
+    }
+
+    pub(super) fn presences(&mut self, peer: PeerId, presences: &[(Cid, Presence)]) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        for (cid, presence) in presences {
+            let key = key(cid);
+            let Some(want) = self.wants.get_mut(&key).filter(|_| source.ledger.contains(&key)) else { continue };
+            let asked = want.asked.is_some_and(|asked| asked.peer == peer);
+            for (session, ..) in &want.askers {
+                let Some(sharer) = self.sessions.get_mut(session) else { continue };
+                let standing = sharer.standings.entry(peer).or_default();
+                if *presence == Presence::Have {
+                    *standing = Standing { provides: true, misses: 0 };
+                } else {
+                    standing.misses = standing.misses.saturating_add(1);
+                }
+            }
+            match presence {
+                // It was asked for the block itself, and says that it is coming.
+                Presence::Have if asked => {}
+                Presence::Have => {
+                    want.answers.insert(peer, Answer::Have);
+                    Self::make_ready(&mut self.ready, want, key);
+                }
+                Presence::DontHave => {
+                    want.answers.insert(peer, Answer::DontHave);
+                    if asked {
+                        want.asked = None;
+                        source.released(want.size);
+                        Self::make_ready(&mut self.ready, want, key);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Blocks that are what their CIDs say. Returns how many nobody waits for, and those that are wanted under
+    /// another name.
+    pub(super) fn received(&mut self, peer: PeerId, blocks: Vec<Block>, now: Instant) -> (u64, Vec<Rename>) {
+        let (mut duplicates, mut renames) = (0, Vec::new());
+        for block in blocks {
+            let key = key(block.cid());
+            let Some(want) = self.wants.get(&key) else {
+                duplicates += 1;
+                continue;
+            };
+            let asked_at = want.asked.filter(|asked| asked.peer == peer).map(|asked| asked.at);
+            if let Some(source) = self.sources.get_mut(&peer) {
+                source.delivered(block.data().len(), asked_at, now);
+            }
+            let Some(want) = Self::drop_want(&mut self.wants, &mut self.sources, &mut self.ready, &key, Some(peer)) else {
+                continue;
+            };
+            for (session, cid, size) in want.askers {
+                if let Some(sharer) = self.sessions.get_mut(&session) {
+                    *sharer.standings.entry(peer).or_default() = Standing { provides: true, misses: 0 };
+                }
+                if cid == *block.cid() {
+                    self.deliver(session, size, block.clone(), now);
+                } else {
+                    renames.push(Rename { session, cid, size, data: block.data().clone() });
+                }
+            }
+        }
+        (duplicates, renames)
+    }
+
+    /// Hands a block to a session that waits for it.
+    pub(super) fn deliver(&mut self, id: SessionId, size: usize, block: Block, now: Instant) {
+        let Some(sharer) = self.sessions.get_mut(&id) else { return };
+        sharer.open -= 1;
+        sharer.open_bytes -= size;
+        let length = block.data().len();
+        let untaken = sharer.shared.untaken.load(Ordering::Relaxed);
+        if untaken > 0 && untaken + length > sharer.window.saturating_mul(2) {
+            // Blocks are much larger than they were said to be: this one is asked for again when there is room.
+            let said = u32::try_from(length).unwrap_or(u32::MAX);
+            sharer.queue.push_front((*block.cid(), said));
+        } else {
+            sharer.shared.untaken.fetch_add(length, Ordering::Relaxed);
+            // There is room for each open want; an owner that is gone is noticed by the next sweep.
+            let _ = sharer.deliveries.try_send(Ok(block));
+        }
+        self.fill(id, now);
+    }
+
+    /// Looks after what is late, and reports what nobody has. To be called some times a second.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let late: Vec<_> = self
+            .wants
+            .iter()
+            .filter(|(_, want)| want.asked.is_some_and(|asked| self.is_late(asked, now)))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in late {
+            self.move_on(&key, now);
+        }
+        for (key, want) in &mut self.wants {
+            let Some(since) = want.stuck_since else { continue };
+            if want.answers.values().any(|answer| matches!(answer, Answer::Late(at) if now - *at >= MAX_TIMEOUT)) {
+                Self::make_ready(&mut self.ready, want, *key);
+            } else if !want.reported && now.saturating_duration_since(since) >= NO_PROVIDER {
+                want.reported = true;
+                for (session, cid, _) in &want.askers {
+                    if let Some(sharer) = self.sessions.get(session) {
+                        let _ = sharer.deliveries.try_send(Err(SessionError::NoProvider(*cid)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for what is ready, as far as peers have room.
+    pub(super) fn assign(&mut self, now: Instant) {
+        if !self.sources.is_empty() && self.sources.values().all(|source| !source.has_room(1)) {
+            return;
+        }
+        let ready: Vec<_> = self.ready.values().take(MAX_SCAN).copied().collect();
+        for key in ready {
+            match self.choose(&key, None, |_| true) {
+                Choice::Peer(peer) => self.ask(&key, peer, now),
+                Choice::Busy => {}
+                Choice::Nobody => {
+                    let peers: Vec<_> = self.sources.keys().copied().collect();
+                    for peer in peers {
+                        self.consider(&key, peer, u32::MAX);
+                    }
+                    if let Some(want) = self.wants.get_mut(&key) {
+                        self.ready.remove(&want.order);
+                        want.stuck_since.get_or_insert(now);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn next_message(&mut self) -> Option<(PeerId, Outgoing)> {
+        self.sources.iter_mut().find_map(|(peer, source)| Some((*peer, source.next_message()?)))
+    }
+
+    pub(super) fn sent(&mut self, peer: &PeerId) {
+        if let Some(source) = self.sources.get_mut(peer) {
+            source.sent();
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.wants.is_empty()
+    }
+
+    /// Whether this peer was told of wants that still stand.
+    pub(super) fn expects(&self, peer: &PeerId) -> bool {
+        self.sources.get(peer).is_some_and(|source| !source.ledger.is_empty())
+    }
+
+    /// Opens as many queued wants as the session's window allows.
+    fn fill(&mut self, id: SessionId, now: Instant) {
+        while let Some(sharer) = self.sessions.get_mut(&id) {
+            let Some((cid, size)) = sharer.queue.front().copied() else { return };
+            let size = size as usize;
+            let used = sharer.open_bytes + sharer.shared.untaken.load(Ordering::Relaxed);
+            let crowded = sharer.open >= MAX_OPEN || (sharer.open + 1) * 2 > sharer.deliveries.capacity();
+            if (used > 0 && used + size > sharer.window) || crowded {
+                return;
+            }
+            sharer.queue.pop_front();
+            sharer.open += 1;
+            sharer.open_bytes += size;
+            if let Some(data) = identity_data(&cid) {
+                if let Ok(block) = Block::verified(cid, data) {
+                    // Not `deliver`, which would fill again, one call deeper for each such want.
+                    sharer.open -= 1;
+                    sharer.open_bytes -= size;
+                    sharer.shared.untaken.fetch_add(block.data().len(), Ordering::Relaxed);
+                    let _ = sharer.deliveries.try_send(Ok(block));
+                }
+                continue;
+            }
+            self.open_want(id, cid, size, now);
+        }
+    }
+
+    fn open_want(&mut self, id: SessionId, cid: Cid, size: usize, now: Instant) {
+        let key = key(&cid);
+        if let Some(want) = self.wants.get_mut(&key) {
+            want.askers.push((id, cid, size));
+            // This session may know of other providers.
+            want.reported = false;
+            want.stuck_since = want.stuck_since.map(|_| now);
+            Self::make_ready(&mut self.ready, want, key);
+            return;
+        }
+        self.opened += 1;
+        let order = self.opened;
+        let askers = vec![(id, cid, size)];
+        let (asked, answers) = (None, HashMap::new());
+        let want = Want { cid, order, size, askers, asked, answers, stuck_since: None, reported: false, moves: 0 };
+        self.wants.insert(key, want);
+        self.ready.insert(order, key);
+        let peers: Vec<_> = self.sources.keys().copied().collect();
+        for peer in peers {
+            self.consider(&key, peer, USELESS_AFTER);
+        }
+    }
+
+    /// Asks a peer whether it has a block, unless it is to be asked for the block itself.
+    fn consider(&mut self, key: &Key, peer: PeerId, useless_after: u32) {
+        let Some(want) = self.wants.get_mut(key) else { return };
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        let known = want.answers.contains_key(&peer) || want.asked.is_some_and(|asked| asked.peer == peer);
+        if known {
+            return;
+        }
+        if !source.version.has_presences() || provides(&self.sessions, want, &peer) {
+            Self::make_ready(&mut self.ready, want, *key);
+            return;
+        }
+        let misses = |(session, ..): &(SessionId, Cid, usize)| {
+            self.sessions.get(session).and_then(|sharer| sharer.standings.get(&peer)).map_or(0, |known| known.misses)
+        };
+        let useless = want.askers.iter().all(|asker| misses(asker) >= useless_after);
+        if !useless && source.ledger.len() < MAX_PROBES {
+            want.answers.insert(peer, Answer::Pending);
+            source.want(*key, want.entry(WantKind::Have));
+        }
+    }
+
+    /// The peer from which the block should come first: of those that have it, else of those that cannot say
+    /// whether they do, else of those that were late with it.
+    fn choose(&self, key: &Key, but: Option<PeerId>, late_enough: impl Fn(Instant) -> bool) -> Choice {
+        let Some(want) = self.wants.get(key) else { return Choice::Busy };
+        let rank = |peer: &PeerId, source: &Source| match want.answers.get(peer) {
+            Some(Answer::Have) => Some(0),
+            Some(Answer::Late(at)) if late_enough(*at) => Some(2),
+            Some(_) => None,
+            None if provides(&self.sessions, want, peer) => Some(0),
+            None => (!source.version.has_presences()).then_some(1),
+        };
+        let others = self.sources.iter().filter(|(peer, _)| but != Some(**peer));
+        let ranked: Vec<_> =
+            others.filter_map(|(peer, source)| Some((rank(peer, source)?, peer, source))).collect();
+        let Some(best) = ranked.iter().map(|(rank, ..)| *rank).min() else { return Choice::Nobody };
+        let can_be_told = |source: &Source| source.can_be_told() || source.ledger.contains(key);
+        ranked
+            .into_iter()
+            .filter(|(rank, _, source)| *rank == best && source.has_room(want.size) && can_be_told(source))
+            .min_by_key(|(_, _, source)| source.expected(want.size))
+            .map_or(Choice::Busy, |(_, peer, _)| Choice::Peer(*peer))
+    }
+
+    fn ask(&mut self, key: &Key, peer: PeerId, now: Instant) {
+        let Some(want) = self.wants.get_mut(key) else { return };
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        self.ready.remove(&want.order);
+        want.stuck_since = None;
+        want.answers.remove(&peer);
+        want.asked = Some(Asked { peer, at: now });
+        source.asked(want.size, now);
+        source.want(*key, want.entry(WantKind::Block));
+    }
+
+    fn is_late(&self, asked: Asked, now: Instant) -> bool {
+        let source = self.sources.get(&asked.peer);
+        now.saturating_duration_since(asked.at) >= MAX_TIMEOUT
+            || source.is_some_and(|source| source.is_late(asked.at, now))
+    }
+
+    /// A want is late: it goes to another peer that may have it, or is said again to the same one.
+    fn move_on(&mut self, key: &Key, now: Instant) {
+        let Some((asked, moves)) = self.wants.get(key).and_then(|want| Some((want.asked?, want.moves))) else { return };
+        let patience = (MAX_TIMEOUT * 2_u32.saturating_pow(moves.min(8))).min(MAX_PATIENCE);
+        let waited = now.saturating_duration_since(asked.at);
+        // One that was late itself is tried again only when this one had its time.
+        let choice = self.choose(key, Some(asked.peer), |at| waited >= patience && now - at >= MAX_TIMEOUT);
+        if matches!(choice, Choice::Nobody) {
+            let others: Vec<_> = self.sources.keys().filter(|peer| **peer != asked.peer).copied().collect();
+            for peer in others {
+                self.consider(key, peer, u32::MAX);
+            }
+        }
+        let Some(want) = self.wants.get_mut(key) else { return };
+        let Some(source) = self.sources.get_mut(&asked.peer) else { return };
+        if let Choice::Peer(peer) = choice {
+            want.moves += 1;
+            source.released(want.size);
+            source.cancel(*key, want.entry(WantKind::Block));
+            want.answers.insert(asked.peer, Answer::Late(now));
+            self.ask(key, peer, now);
+        } else if waited >= patience {
+            want.moves += 1;
+            want.asked = Some(Asked { peer: asked.peer, at: now });
+            source.want(*key, want.entry(WantKind::Block));
+        }
+    }
+
+    fn make_ready(ready: &mut BTreeMap<u64, Key>, want: &mut Want, key: Key) {
+        if want.asked.is_none() {
+            want.stuck_since = None;
+            ready.insert(want.order, key);
+        }
+    }
+
+    /// Forgets a want and tells every peer that knows of it, except the one that gave the block: it forgot too.
+    fn drop_want(
+        wants: &mut HashMap<Key, Want>,
+        sources: &mut HashMap<PeerId, Source>,
+        ready: &mut BTreeMap<u64, Key>,
+        key: &Key,
+        given: Option<PeerId>,
+    ) -> Option<Want> {
+        let want = wants.remove(key)?;
+        ready.remove(&want.order);
+        let asked = want.asked.map(|asked| asked.peer);
+        for peer in want.answers.keys().copied().chain(asked) {
+            let Some(source) = sources.get_mut(&peer) else { continue };
+            if asked == Some(peer) {
+                source.released(want.size);
+            }
+            if given == Some(peer) {
+                source.settled(key);
+            } else {
+                source.cancel(*key, want.entry(WantKind::Block));
+            }
+        }
+        Some(want)
+    }
+}
+
+impl Want {
+    fn entry(&self, kind: WantKind) -> Entry {
+        // What was wanted first is answered first.
+        let priority = i32::MAX - i32::try_from(self.order % (1 << 30)).unwrap_or(0);
+        Entry { cid: self.cid, priority, kind, cancel: false, send_dont_have: true }
+    }
+}
+
+enum Choice {
+    Peer(PeerId),
+    /// Some have it, and all of them have enough to do.
+    Busy,
+    Nobody,
+}
+
+/// Whether a session that asks for this counts on this peer.
+fn provides(sessions: &HashMap<SessionId, Sharer>, want: &Want, peer: &PeerId) -> bool {
+    want.askers.iter().any(|(session, ..)| {
+        let standing = sessions.get(session).and_then(|sharer| sharer.standings.get(peer));
+        standing.is_some_and(|standing| standing.provides && standing.misses < UNSURE_AFTER)
+    })
+}

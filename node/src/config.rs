@@ -1,0 +1,139 @@
+//! What a node is started with.
+
+use std::str::FromStr;
+
+use libp2p::multiaddr::Multiaddr;
+use libp2p::pnet::PreSharedKey;
+
+use crate::key::Keypair;
+use crate::scope::Scope;
+
+/// The port that IPFS nodes listen on, for TCP and for QUIC.
+pub const DEFAULT_PORT: u16 = 4001;
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's own key. Names may have other keys.
+    pub key: Keypair,
+    pub network: Network,
+    /// Addresses to listen on; see [`default_listen`].
+    pub listen: Vec<Multiaddr>,
+    /// Peers that are dialled at start and again whenever they are lost. They end in `/p2p/<peer id>`.
+    pub peers: Vec<Multiaddr>,
+    /// Name and version that other nodes see, such as `sampan/1.0.0`.
+    pub agent: String,
+    /// Look for peers on the LAN by multicast.
+    pub mdns: bool,
+}
+
+/// Whom a node talks to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Peers on the local network; nothing beyond is dialled or accepted.
+    Lan,
+    /// The public IPFS network, and the LAN.
+    Public,
+    /// Those who have the same swarm key, wherever they are.
+    Private(SwarmKey),
+}
+
+impl Network {
+    pub(crate) fn scope(&self) -> Scope {
+        match self {
+            Self::Lan => Scope::Lan,
+            Self::Public | Self::Private(_) => Scope::Any,
+        }
+    }
+
+    pub(crate) fn is_public(&self) -> bool {
+        *self == Self::Public
+    }
+}
+
+/// The secret that the members of a private network share: kubo's `swarm.key`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SwarmKey(PreSharedKey);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not a swarm key: the file has three lines, /key/swarm/psk/1.0.0/, then /base16/, then 64 hexadecimal digits"
+)]
+pub struct SwarmKeyError;
+
+impl SwarmKey {
+    /// What kubo prints at start; it tells two keys apart and gives neither away.
+    pub fn fingerprint(&self) -> String {
+        self.0.fingerprint().to_string()
+    }
+
+    pub(crate) fn to_libp2p(self) -> PreSharedKey {
+        self.0
+    }
+}
+
+impl FromStr for SwarmKey {
+    type Err = SwarmKeyError;
+
+    /// Reads the text of a `swarm.key` file.
+    fn from_str(text: &str) -> Result<Self, SwarmKeyError> {
+        text.trim_end().parse().map(Self).map_err(|_| SwarmKeyError)
+    }
+}
+
+impl std::fmt::Debug for SwarmKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SwarmKey({})", self.fingerprint())
+    }
+}
+
+/// All interfaces, TCP and QUIC, IPv4 and IPv6. A machine without IPv6 skips its addresses.
+pub fn default_listen() -> Vec<Multiaddr> {
+    use libp2p::multiaddr::Protocol;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    let interfaces = [Protocol::Ip4(Ipv4Addr::UNSPECIFIED), Protocol::Ip6(Ipv6Addr::UNSPECIFIED)];
+    interfaces
+        .into_iter()
+        .flat_map(|interface| {
+            let host = Multiaddr::empty().with(interface);
+            let tcp = host.clone().with(Protocol::Tcp(DEFAULT_PORT));
+            let quic = host.with(Protocol::Udp(DEFAULT_PORT)).with(Protocol::QuicV1);
+            [tcp, quic]
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_addresses_are_those_of_ipfs() {
+        let listen: Vec<String> = default_listen().iter().map(Multiaddr::to_string).collect();
+        assert_eq!(
+            listen,
+            [
+                "/ip4/0.0.0.0/tcp/4001",
+                "/ip4/0.0.0.0/udp/4001/quic-v1",
+                "/ip6/::/tcp/4001",
+                "/ip6/::/udp/4001/quic-v1"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_swarm_key_of_kubo_is_read() {
+        let text = format!("/key/swarm/psk/1.0.0/\n/base16/\n{}\n", "0a".repeat(32));
+        let key: SwarmKey = text.parse().unwrap();
+        assert_eq!(key.fingerprint().len(), 32);
+        assert!(!format!("{key:?}").contains(&"0a".repeat(32)));
+    }
+
+    #[test]
+    fn what_is_no_swarm_key_is_refused_with_the_form() {
+        for text in ["", "\n\n\n", "/key/swarm/psk/1.0.0/\n/base16/\nzz", "/key/swarm/psk/1.0.0/\n/base64/\nAAAA"] {
+            assert!(text.parse::<SwarmKey>().unwrap_err().to_string().contains("/base16/"));
+        }
+    }
+}

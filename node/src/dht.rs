@@ -1,0 +1,185 @@
+//! The two Kademlia DHTs: one among the peers of the LAN, and in the public network that of IPFS.
+//!
+//! Both run at once, as kubo's do. Addresses must not leak from one to the other: [`Scoped`] shows
+//! each only this node's addresses of its own scope, and what identify reports is filtered likewise.
+
+use std::num::NonZeroUsize;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
+use libp2p::kad::{self, BucketInserts, Mode, StoreInserts};
+use libp2p::multiaddr::{Multiaddr, Protocol};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+};
+use libp2p::{PeerId, StreamProtocol};
+
+use crate::ipns::MAX_RECORD;
+use crate::scope::Scope;
+
+pub(crate) const LAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/lan/kad/1.0.0");
+pub(crate) const WAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0");
+
+/// Answers of kubo go beyond libp2p's default of 16 KiB: 20 peers with all their addresses.
+const MAX_PACKET: usize = 1024 * 1024;
+/// A LAN answers at once or not at all.
+const LAN_QUERY: Duration = Duration::from_secs(10);
+/// A walk of the public DHT takes up to a minute.
+const WAN_QUERY: Duration = Duration::from_secs(60);
+/// kubo's concurrency, alpha.
+const PARALLELISM: NonZeroUsize = NonZeroUsize::new(10).expect("10 is not zero");
+/// How long the network keeps values and providers (kad-dht specification).
+const RECORD_TTL: Duration = Duration::from_secs(48 * 60 * 60);
+const PROVIDE_EVERY: Duration = Duration::from_secs(22 * 60 * 60);
+/// Records held for others: at most 5 MiB.
+const MAX_RECORDS: usize = 512;
+/// This node provides the root of each name it publishes, not every block.
+const MAX_PROVIDED: usize = 1024;
+
+/// Where a newcomer to the public DHT begins: kubo's list.
+pub(crate) const BOOTSTRAP: [&str; 4] = [
+    "/dnsaddr/bootstrap.libp2p.io/p2p/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN",
+    "/dnsaddr/bootstrap.libp2p.io/p2p/QmQCU2EcMqAqQPR2i9bChDtGNJchTbq5TbXJJ16u19uLTa",
+    "/dnsaddr/bootstrap.libp2p.io/p2p/QmbLHAnMoJPWSCR5Zhtx6BHJX9KiKNN6tpvbUcqanj75Nb",
+    "/dnsaddr/bootstrap.libp2p.io/p2p/QmcZf59bWwK5XFi76CZX8cbJ4BhTzzA3gU1ZjYZcYW3dwt",
+];
+
+/// A Kademlia that knows only addresses of one scope.
+pub(crate) struct Scoped {
+    kad: kad::Behaviour<MemoryStore>,
+    scope: Scope,
+}
+
+impl Scoped {
+    /// The DHT of the LAN. Every member serves: there is no one else to ask.
+    pub(crate) fn lan(peer: PeerId) -> Self {
+        let mut config = common(LAN_PROTOCOL, LAN_QUERY);
+        // Nobody to bootstrap from but those that were met; a self-lookup on each meeting is enough.
+        config.set_periodic_bootstrap_interval(None);
+        let mut kad = kad::Behaviour::with_config(peer, store(peer), config);
+        kad.set_mode(Some(Mode::Server));
+        Self { kad, scope: Scope::Lan }
+    }
+
+    /// The public DHT, as a client until an address is known to be reachable.
+    pub(crate) fn wan(peer: PeerId) -> Self {
+        let mut kad = kad::Behaviour::with_config(peer, store(peer), common(WAN_PROTOCOL, WAN_QUERY));
+        for address in BOOTSTRAP.iter().filter_map(|text| text.parse::<Multiaddr>().ok()) {
+            if let Some(Protocol::P2p(bootstrap)) = address.iter().last() {
+                kad.add_address(&bootstrap, address.clone());
+            }
+        }
+        Self { kad, scope: Scope::Public }
+    }
+
+    pub(crate) fn kad(&mut self) -> &mut kad::Behaviour<MemoryStore> {
+        &mut self.kad
+    }
+
+    /// Takes a peer that speaks this DHT into the routing table, with what it says of itself.
+    /// Returns whether it has an address in this scope.
+    pub(crate) fn add_peer(&mut self, peer: &PeerId, addresses: &[Multiaddr]) -> bool {
+        let in_scope: Vec<&Multiaddr> = addresses.iter().filter(|address| self.scope.allows(address)).collect();
+        for address in &in_scope {
+            self.kad.add_address(peer, (*address).clone());
+        }
+        !in_scope.is_empty()
+    }
+
+    fn concerns(&self, event: &FromSwarm<'_>) -> bool {
+        match event {
+            FromSwarm::NewListenAddr(event) => self.scope.allows(event.addr),
+            FromSwarm::ExpiredListenAddr(event) => self.scope.allows(event.addr),
+            FromSwarm::NewExternalAddrCandidate(event) => self.scope.allows(event.addr),
+            FromSwarm::ExternalAddrConfirmed(event) => self.scope.allows(event.addr),
+            FromSwarm::ExternalAddrExpired(event) => self.scope.allows(event.addr),
+            FromSwarm::NewExternalAddrOfPeer(event) => self.scope.allows(event.addr),
+            _ => true,
+        }
+    }
+}
+
+fn common(protocol: StreamProtocol, query_timeout: Duration) -> kad::Config {
+    let mut config = kad::Config::new(protocol);
+    config
+        .set_max_packet_size(MAX_PACKET)
+        .set_query_timeout(query_timeout)
+        .set_parallelism(PARALLELISM)
+        .set_record_ttl(Some(RECORD_TTL))
+        .set_provider_record_ttl(Some(RECORD_TTL))
+        .set_provider_publication_interval(Some(PROVIDE_EVERY))
+        // Records are published again by whoever holds the key; copying others' on is not our duty.
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        // A record is stored only after its signature was checked.
+        .set_record_filtering(StoreInserts::FilterBoth)
+        // A peer enters the table by what identify reports, filtered by scope.
+        .set_kbucket_inserts(BucketInserts::Manual);
+    config
+}
+
+fn store(peer: PeerId) -> MemoryStore {
+    let config = MemoryStoreConfig {
+        max_records: MAX_RECORDS,
+        max_value_bytes: MAX_RECORD,
+        max_provided_keys: MAX_PROVIDED,
+        ..MemoryStoreConfig::default()
+    };
+    MemoryStore::with_config(peer, config)
+}
+
+impl NetworkBehaviour for Scoped {
+    type ConnectionHandler = <kad::Behaviour<MemoryStore> as NetworkBehaviour>::ConnectionHandler;
+    type ToSwarm = kad::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.kad.handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let mut known = self.kad.handle_pending_outbound_connection(connection, peer, addresses, role)?;
+        // `/dnsaddr` of the bootstrap peers counts as the world.
+        known.retain(|address| self.scope.allows(address));
+        Ok(known)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.kad.handle_established_outbound_connection(connection, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        if self.concerns(&event) {
+            self.kad.on_swarm_event(event);
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
+        self.kad.on_connection_handler_event(peer, connection, event);
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        self.kad.poll(context)
+    }
+}

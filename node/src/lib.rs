@@ -1,0 +1,12 @@
+mod config;
+mod dht;
+mod gossip;
+pub mod fetch;
+pub mod follow;
+mod frame;
+pub mod ipns;
+pub mod key;
+pub mod name;
+mod records;
+mod scope;
+mod transport;

@@ -1,0 +1,133 @@
+//! The command line: what can be said, and one file for each command that does more than ask.
+
+mod follow;
+mod ls;
+mod peers;
+mod print;
+mod serve;
+mod status;
+mod tree;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use sampan_node::{KeyFile, Multiaddr, Name};
+
+use crate::config::{self, Network};
+
+pub(crate) use print::complain;
+
+/// A container registry and an IPFS node in one small binary
+#[derive(Debug, Parser)]
+#[command(version, about, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    /// Data directory [default: the system's place for data, /var/lib/sampan as root]
+    #[arg(long, env = "SAMPAN_DATA", global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the registry and its node
+    Serve(Serve),
+    /// Print the registry's name: whoever knows it can follow
+    Name,
+    /// Print the CID of the registry's tree
+    Root,
+    /// Show what the running registry is doing
+    Status {
+        #[arg(long)]
+        json: bool,
+    },
+    /// List a directory of the registry's tree
+    Ls {
+        /// For example docker/registry/v2/repositories
+        #[arg(default_value = "")]
+        path: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Follow other registries by name
+    #[command(subcommand)]
+    Follow(Follow),
+    /// List connected peers
+    Peers {
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the places where SAMPAN_FAILPOINT can end the process
+    #[command(hide = true)]
+    Failpoints,
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    /// Where HTTP listens [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "HOST:PORT")]
+    addr: Option<String>,
+    /// Where the node listens, repeatable [default: TCP and QUIC port 4001 of every interface]
+    #[arg(long, value_name = "MULTIADDR", value_parser = config::multiaddr)]
+    p2p: Vec<Multiaddr>,
+    /// Who the node speaks to [default: lan]
+    #[arg(long, value_enum)]
+    network: Option<Network>,
+    /// Follow a registry by its name, repeatable
+    #[arg(long, value_name = "NAME", value_parser = config::name)]
+    follow: Vec<Name>,
+    /// Let clients without a password push, from anywhere
+    #[arg(long, value_enum, value_name = "WHAT")]
+    anonymous: Option<Anonymous>,
+    /// Configuration file (YAML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Anonymous {
+    /// What is allowed anyway
+    Pull,
+    Push,
+}
+
+#[derive(Debug, Subcommand)]
+enum Follow {
+    /// Follow a name from now on
+    Add {
+        #[arg(value_parser = config::name)]
+        name: Name,
+    },
+    /// Stop following a name
+    Rm {
+        #[arg(value_parser = config::name)]
+        name: Name,
+    },
+    /// List followed names
+    Ls {
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { data, command } = arguments;
+    if let Command::Serve(serve) = command {
+        return serve::run(data, serve);
+    }
+    let dir = config::data_dir(data)?;
+    match command {
+        Command::Serve(_) => {}
+        Command::Name => {
+            let key = KeyFile::load(dir.join(crate::app::KEY))?;
+            print::line(&key.name().to_string());
+        }
+        Command::Root => tree::root(&dir)?,
+        Command::Status { json } => status::run(&dir, json)?,
+        Command::Ls { path, json } => ls::run(&dir, &path, json)?,
+        Command::Follow(follow) => follow::run(&dir, follow)?,
+        Command::Peers { json } => peers::run(&dir, json)?,
+        Command::Failpoints => sampan_storage::fail::POINTS.iter().for_each(|point| print::line(point)),
+    }
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! `sampan peers`: who the node is connected to.
+
+use std::path::Path;
+
+use super::print;
+use crate::control::{self, Ask, PeerStatus};
+
+pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
+    let peers: Vec<PeerStatus> = control::must_ask(dir, &Ask::Peers)?;
+    if json {
+        return print::json(&peers);
+    }
+    let row = |peer: &PeerStatus| vec![peer.id.clone(), peer.agent.clone(), peer.addresses.join(" ")];
+    print::table(&peers.iter().map(row).collect::<Vec<_>>());
+    Ok(())
+}

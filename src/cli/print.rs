@@ -1,0 +1,43 @@
+//! The one place that writes to the terminal.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands answer on the terminal, here")]
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+pub(super) fn line(text: &str) {
+    println!("{text}");
+}
+
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Columns as wide as their widest cell.
+pub(super) fn table(rows: &[Vec<String>]) {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let mut text = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            // Writing to a String does not fail.
+            let _ = write!(text, "{cell:<width$}  ");
+        }
+        println!("{}", text.trim_end());
+    }
+}
+
+/// An error as one line, with its causes.
+pub(crate) fn complain(error: &anyhow::Error) {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        // Errors that show their source in their own message say it once.
+        if !text.contains(&cause) {
+            let _ = write!(text, "{}{cause}", if text.is_empty() { "" } else { ": " });
+        }
+    }
+    eprintln!("sampan: {}", text.replace('\n', " "));
+}

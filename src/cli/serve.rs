@@ -1,0 +1,46 @@
+//! `sampan serve`: settings, then the program until a signal ends it.
+
+use std::path::PathBuf;
+
+use super::{Anonymous, Serve, print};
+use crate::app::App;
+use crate::config::{Config, Flags, Network};
+
+pub(super) fn run(data: Option<PathBuf>, serve: Serve) -> anyhow::Result<()> {
+    let config = Config::load(Flags {
+        data,
+        config: serve.config,
+        addr: serve.addr,
+        p2p: serve.p2p,
+        network: serve.network,
+        follow: serve.follow,
+        anonymous_push: serve.anonymous == Some(Anonymous::Push),
+    })?;
+    // One crypto provider for everything that speaks TLS; a second install is what the first did.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let app = App::start(&config).await?;
+        greet(&app, &config);
+        app.run().await
+    })
+}
+
+fn greet(app: &App, config: &Config) {
+    let network = match config.network {
+        Network::Lan => "lan: everyone on this LAN may fetch what anonymous clients may pull",
+        Network::Public => "public: everyone may fetch what anonymous clients may pull",
+        Network::Private => "private: whoever has the swarm key may fetch what anonymous clients may pull",
+    };
+    let row = |left: &str, right: String| vec![format!("  {left}"), right];
+    print::line(&format!("sampan {}", env!("CARGO_PKG_VERSION")));
+    let mut rows = vec![
+        row("name", app.name().to_string()),
+        row("peer", app.peer_id().to_string()),
+        row("registry", format!("http://{}", app.http())),
+        row("network", network.to_owned()),
+    ];
+    rows.extend(app.addresses().iter().map(|address| row("p2p", address.to_string())));
+    rows.push(row("data", config.data.display().to_string()));
+    print::table(&rows);
+}

@@ -1,0 +1,34 @@
+//! `sampan status`: what the running registry is doing.
+
+use std::path::Path;
+
+use super::print;
+use crate::control::{self, Ask, Status};
+
+pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
+    let status: Status = control::must_ask(dir, &Ask::Status)?;
+    if json {
+        return print::json(&status);
+    }
+    let row = |left: &str, right: String| vec![left.to_owned(), right];
+    let mut rows = vec![
+        row("name", status.name),
+        row("peer", status.peer_id),
+        row("root", status.root),
+        row("sequence", status.sequence.to_string()),
+        row("registry", format!("http://{}", status.http)),
+        row("network", status.network),
+        row("peers", status.peers.to_string()),
+        row("data", status.data),
+    ];
+    rows.extend(status.addresses.into_iter().map(|address| row("p2p", address)));
+    for follow in status.follows {
+        rows.push(row("follows", follow.name));
+        rows.push(row("", follow.describe));
+    }
+    if status.refused_records > 0 {
+        rows.push(row("refused records", status.refused_records.to_string()));
+    }
+    print::table(&rows);
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! How commands speak to the running registry: a Unix socket in the data directory, for its owner only. One line
+//! of JSON asks, one line answers.
+
+mod client;
+mod server;
+
+use sampan_node::Name;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use client::{ask, must_ask, open_offline};
+pub(crate) use server::{Answer, Control};
+
+/// Name of the socket in the data directory.
+const SOCKET: &str = "control.sock";
+/// A question is a path or a name.
+const MAX_ASK: u64 = 64 * 1024;
+/// An answer is a list; a directory of 100,000 tags takes some 20 MiB.
+const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub(crate) enum Ask {
+    Status,
+    Root,
+    Ls { path: String },
+    FollowAdd { name: Name },
+    FollowRm { name: Name },
+    FollowLs,
+    Peers,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) version: String,
+    pub(crate) name: String,
+    pub(crate) peer_id: String,
+    pub(crate) root: String,
+    pub(crate) sequence: u64,
+    /// Full multiaddrs, with the peer id.
+    pub(crate) addresses: Vec<String>,
+    pub(crate) http: String,
+    pub(crate) network: String,
+    pub(crate) data: String,
+    pub(crate) peers: usize,
+    pub(crate) follows: Vec<FollowStatus>,
+    /// Records that were not taken: a bad signature, a lower sequence, another key's.
+    pub(crate) refused_records: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FollowStatus {
+    pub(crate) name: String,
+    pub(crate) root: Option<String>,
+    pub(crate) sequence: Option<u64>,
+    /// Newest sequence heard of; above `sequence` while its directories are being fetched.
+    pub(crate) heard: Option<u64>,
+    pub(crate) stale: bool,
+    pub(crate) error: Option<String>,
+    /// The same for people.
+    pub(crate) describe: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PeerStatus {
+    pub(crate) id: String,
+    pub(crate) agent: String,
+    pub(crate) addresses: Vec<String>,
+}
+
+/// One entry of a directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    pub(crate) cid: String,
+    /// Bytes of the DAG below.
+    pub(crate) size: u64,
+}

@@ -1,0 +1,153 @@
+//! Blobs as a repository shows them, and where their bytes are.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use sampan_storage::{BlobFile, Digest, Entry, RepositoryName, Store, StoreError, Tree, layout};
+
+use super::{BlobStream, OriginError, Registry, RegistryError, RemoteBlob, is_missing};
+
+/// A blob of a followed tree up to this size may be one block that is here although no file of it is; it is read
+/// whole. A leaf has at most 1 MiB.
+const MAX_SMALL: u64 = 1024 * 1024;
+
+/// Where the bytes of a blob are.
+#[derive(Clone, Debug)]
+pub enum Blob {
+    /// Whole on this disk.
+    File(BlobFile),
+    /// A small one, held as a block of a followed tree.
+    Small(Bytes),
+    /// With peers; [`Registry::open`] streams it.
+    Remote(RemoteBlob),
+}
+
+impl Blob {
+    /// Length in bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::File(file) => file.size,
+            Self::Small(bytes) => bytes.len() as u64,
+            Self::Remote(remote) => remote.size,
+        }
+    }
+}
+
+impl Registry {
+    /// A blob that the repository links, in my tree or a followed one.
+    pub async fn blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, RegistryError> {
+        let (repository, digest) = (repository.clone(), *digest);
+        self.blocking(move |store| {
+            let trees = store.trees();
+            if !is_visible(&trees, &repository, &digest)? {
+                return Err(RegistryError::BlobUnknown(digest));
+            }
+            let content = find_content(store, &trees, &digest)?;
+            content.map(|content| content.blob).ok_or(RegistryError::BlobUnknown(digest))
+        })
+        .await
+    }
+
+    /// Streams a blob that is with peers, while it is being fetched.
+    pub async fn open(&self, want: RemoteBlob, range: Option<Range<u64>>) -> Result<BlobStream, RegistryError> {
+        let digest = want.digest;
+        self.origin.open(want, range).await.map_err(|error| match error {
+            OriginError::Unavailable | OriginError::DigestMismatch => RegistryError::BlobUnavailable(digest),
+            OriginError::Store(error) => error.into(),
+        })
+    }
+}
+
+/// The bytes of a blob, and the entry by which a tree holds them.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) blob: Blob,
+    pub(super) entry: Entry,
+    /// My tree has that entry.
+    pub(super) mine: bool,
+}
+
+/// Whether one of the trees links the digest in the repository. A tree that cannot be asked does not hide the next,
+/// because a digest means the same everywhere; where no other answers, its error is the answer.
+pub(super) fn is_visible(
+    trees: &[Tree],
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<bool, StoreError> {
+    let mut failed = None;
+    for tree in trees {
+        match is_linked(tree, repository, digest) {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(false), Err)
+}
+
+/// Whether this tree links the digest in the repository, as a layer or as a manifest.
+pub(super) fn is_linked(tree: &Tree, repository: &RepositoryName, digest: &Digest) -> Result<bool, StoreError> {
+    let links = [layout::layer(repository, digest), layout::revision(repository, digest)];
+    for link in links {
+        if tree.lookup(&link)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Where the bytes of a digest are, whichever repository shows it. What the trees say is compared with the digest
+/// wherever the bytes are at hand, because a followed tree may hold other bytes under that path.
+pub(super) fn find_content(store: &Store, trees: &[Tree], digest: &Digest) -> Result<Option<Content>, StoreError> {
+    let path = layout::blob(digest);
+    let mut failed = None;
+    let mut held = Vec::new();
+    for tree in trees {
+        match tree.lookup(&path) {
+            Ok(Some(entry)) => held.push((tree, entry)),
+            Ok(None) => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    if let Some((tree, entry)) = held.first()
+        && let Some(file) = store.blob(digest)?
+    {
+        let mine = tree.name().is_none();
+        return Ok(Some(Content { blob: Blob::File(file), entry: entry.clone(), mine }));
+    }
+    let mut remote = None;
+    for (tree, entry) in held {
+        match (read_small(tree, &entry, digest), tree.name()) {
+            (Ok((_, Some(bytes))), name) => {
+                return Ok(Some(Content { blob: Blob::Small(bytes), entry, mine: name.is_none() }));
+            }
+            (Ok((size, None)), Some(name)) if remote.is_none() => {
+                let want = RemoteBlob { tree: name.to_owned(), digest: *digest, entry: entry.clone(), size };
+                remote = Some(Content { blob: Blob::Remote(want), entry, mine: false });
+            }
+            // In my own tree without its file: the file failed a check, so that it is to be pushed again.
+            (Ok((_, None)), _) => {}
+            (Err(error), _) => failed = Some(error),
+        }
+    }
+    match (remote, failed) {
+        (None, Some(error)) => Err(error),
+        (remote, _) => Ok(remote),
+    }
+}
+
+/// Size of the entry, and its bytes where they are small, here and right.
+fn read_small(tree: &Tree, entry: &Entry, digest: &Digest) -> Result<(u64, Option<Bytes>), StoreError> {
+    let size = tree.size(entry)?;
+    if size > MAX_SMALL {
+        return Ok((size, None));
+    }
+    match tree.read_entry(entry, MAX_SMALL) {
+        Ok(bytes) => {
+            let right = Digest::of(digest.algorithm(), &bytes) == *digest;
+            Ok((size, right.then_some(bytes)))
+        }
+        Err(error) if is_missing(&error) => Ok((size, None)),
+        Err(error) => Err(error),
+    }
+}

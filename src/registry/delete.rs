@@ -1,0 +1,134 @@
+//! Deleting tags, manifests and blobs of my tree. What only a followed name has cannot be deleted here.
+
+use sampan_storage::{Commit, Digest, Reference, RepositoryName, Store, StoreError, Tree, layout};
+
+use super::blobs::{Blob, find_content, is_linked};
+use super::manifest::{Document, MAX_MANIFEST};
+use super::manifests::read_tag;
+use super::{Registry, RegistryError};
+
+/// What is gone from my tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    /// A followed name that still has it, so that it is still seen here.
+    pub unmasked: Option<String>,
+}
+
+impl Registry {
+    /// Deletes a tag, or a manifest with every tag that points to it.
+    pub async fn delete_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Deleted, RegistryError> {
+        let (repository, reference) = (repository.clone(), reference.clone());
+        self.delete(move |store, trees, commit| {
+            let has = |tree: &Tree| match &reference {
+                Reference::Tag(tag) => Ok(read_tag(tree, &repository, tag)?.is_some()),
+                Reference::Digest(digest) => {
+                    Ok(tree.lookup(&layout::revision(&repository, digest))?.is_some())
+                }
+            };
+            let found = find(trees, has, || RegistryError::ManifestUnknown(reference.clone()))?;
+            match &reference {
+                Reference::Tag(tag) => commit.remove(layout::tag_dir(&repository, tag)),
+                Reference::Digest(digest) => remove_manifest(store, trees, &repository, digest, commit)?,
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Takes a blob out of the repository. Its bytes go when nothing links them any more.
+    pub async fn delete_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Deleted, RegistryError> {
+        let (repository, digest) = (repository.clone(), *digest);
+        self.delete(move |_, trees, commit| {
+            let link = layout::layer(&repository, &digest);
+            let found = find(
+                trees,
+                // A followed tree shows a manifest as a blob too; mine gives up only what was pushed as one.
+                |tree| match tree.name() {
+                    None => Ok(tree.lookup(&link)?.is_some()),
+                    Some(_) => is_linked(tree, &repository, &digest),
+                },
+                || RegistryError::BlobUnknown(digest),
+            )?;
+            commit.remove(link.strip_suffix("/link").unwrap_or(&link).to_owned());
+            Ok(found)
+        })
+        .await
+    }
+
+    /// The one gate of every delete.
+    async fn delete(
+        &self,
+        plan: impl FnOnce(&Store, &[Tree], &mut Commit) -> Result<Deleted, RegistryError> + Send + 'static,
+    ) -> Result<Deleted, RegistryError> {
+        if !self.policy.delete {
+            return Err(RegistryError::DeleteDisabled);
+        }
+        let (deleted, commit) = self
+            .blocking(move |store| {
+                let mut commit = Commit::new();
+                plan(store, &store.trees(), &mut commit).map(|deleted| (deleted, commit))
+            })
+            .await?;
+        self.store.commit(commit).await?;
+        Ok(deleted)
+    }
+}
+
+/// Mine has it, and perhaps a followed tree too; or it is an error that says who has it.
+fn find(
+    trees: &[Tree],
+    has: impl Fn(&Tree) -> Result<bool, StoreError>,
+    unknown: impl FnOnce() -> RegistryError,
+) -> Result<Deleted, RegistryError> {
+    let (mut mine, mut theirs) = (false, None);
+    for tree in trees {
+        match (tree.name(), has(tree)) {
+            (None, has) => mine = has?,
+            (Some(name), Ok(true)) if theirs.is_none() => theirs = Some(name.to_owned()),
+            // What a followed tree has does not matter to a delete of mine.
+            (Some(_), _) => {}
+        }
+    }
+    match (mine, theirs) {
+        (true, unmasked) => Ok(Deleted { unmasked }),
+        (false, Some(tree)) => Err(RegistryError::OnlyFollowed { tree }),
+        (false, None) => Err(unknown()),
+    }
+}
+
+fn remove_manifest(
+    store: &Store,
+    trees: &[Tree],
+    repository: &RepositoryName,
+    digest: &Digest,
+    commit: &mut Commit,
+) -> Result<(), RegistryError> {
+    let Some(mine) = trees.first() else { return Ok(()) };
+    for tag in store.tags_of(mine.key(), repository, digest)? {
+        commit.remove(layout::tag_dir(repository, &tag));
+    }
+    // Where the bytes are lost, the link from the subject stays and leads to nothing, which a list leaves out.
+    if let Some(subject) = subject_of(store, trees, digest) {
+        let link = layout::referrer(repository, &subject, digest);
+        commit.remove(link.strip_suffix("/link").unwrap_or(&link).to_owned());
+    }
+    commit.remove(layout::revision_dir(repository, digest));
+    Ok(())
+}
+
+fn subject_of(store: &Store, trees: &[Tree], digest: &Digest) -> Option<Digest> {
+    let bytes = match find_content(store, trees, digest).ok()??.blob {
+        Blob::File(file) => file.read_all(MAX_MANIFEST).ok()?,
+        Blob::Small(bytes) => bytes,
+        Blob::Remote(_) => return None,
+    };
+    Some(Document::parse(&bytes, None).ok()?.subject?.digest)
+}

@@ -1,0 +1,150 @@
+//! Manifests as a repository shows them, by tag or by digest.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sampan_storage::{Digest, Reference, RepositoryName, Store, StoreError, Tree, layout};
+
+use super::blobs::{Blob, find_content};
+use super::manifest::{MAX_MANIFEST, is_media_type, sniff};
+use super::{OriginError, Registry, RegistryError, RemoteBlob};
+
+/// A media type file of a tree; the type itself is shorter.
+const MAX_MEDIA_TYPE_FILE: u64 = 512;
+
+/// A manifest as it was pushed, to the byte.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    pub digest: Digest,
+    pub media_type: Arc<str>,
+    pub bytes: Bytes,
+}
+
+enum Located {
+    Here(Manifest),
+    Remote(RemoteBlob, Box<Tree>),
+}
+
+impl Registry {
+    /// The manifest that a reference stands for. A tag means what the first tree says that has it; a tree that
+    /// cannot be asked is an error and never passed over.
+    pub async fn manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Manifest, RegistryError> {
+        // Read first, so that an answer is never newer than what it is filed under.
+        let generation = self.store.generation();
+        let key = (repository.clone(), reference.clone());
+        if let Some(manifest) = self.manifests.get(&key, generation) {
+            return Ok(manifest);
+        }
+        let (repository, reference) = key.clone();
+        let cache = Arc::clone(&self.manifests);
+        let located = self
+            .blocking(move |store| locate(store, &repository, &reference, |digest| cache.bytes(digest)))
+            .await?;
+        let manifest = match located {
+            Located::Here(manifest) => manifest,
+            Located::Remote(want, tree) => {
+                let (digest, repository) = (want.digest, key.0.clone());
+                let bytes = self.fetch_manifest(want).await?;
+                self.blocking(move |_| typed(&tree, &repository, digest, bytes)).await?
+            }
+        };
+        self.manifests.put(key, generation, &manifest);
+        Ok(manifest)
+    }
+
+    /// Brings a manifest of a followed tree to this disk.
+    pub(super) async fn fetch_manifest(&self, want: RemoteBlob) -> Result<Bytes, RegistryError> {
+        let digest = want.digest;
+        if want.size > MAX_MANIFEST {
+            return Err(RegistryError::ManifestUnknown(Reference::Digest(digest)));
+        }
+        match self.origin.fetch(want).await {
+            Ok(file) => self.blocking(move |_| file.read_all(MAX_MANIFEST)).await,
+            Err(OriginError::Store(error)) => Err(error.into()),
+            Err(OriginError::Unavailable | OriginError::DigestMismatch) => {
+                Err(RegistryError::ManifestUnavailable(digest))
+            }
+        }
+    }
+}
+
+/// What the tag points to in this tree, if it has the tag. A link that does not parse is no tag.
+pub(super) fn read_tag(
+    tree: &Tree,
+    repository: &RepositoryName,
+    tag: &sampan_storage::Tag,
+) -> Result<Option<Digest>, StoreError> {
+    let link = tree.read(&layout::tag(repository, tag), layout::MAX_LINK)?;
+    Ok(link.and_then(|link| layout::parse_link(&link)))
+}
+
+fn locate(
+    store: &Store,
+    repository: &RepositoryName,
+    reference: &Reference,
+    cached: impl FnOnce(&Digest) -> Option<Bytes>,
+) -> Result<Located, RegistryError> {
+    let unknown = || RegistryError::ManifestUnknown(reference.clone());
+    let trees = store.trees();
+    let (tree, digest) = resolve(&trees, repository, reference)?.ok_or_else(unknown)?;
+    let bytes = match cached(&digest) {
+        Some(bytes) => bytes,
+        None => match find_content(store, &trees, &digest)?.ok_or_else(unknown)?.blob {
+            Blob::File(file) => file.read_all(MAX_MANIFEST)?,
+            Blob::Small(bytes) => bytes,
+            Blob::Remote(want) => return Ok(Located::Remote(want, Box::new(tree.clone()))),
+        },
+    };
+    Ok(Located::Here(typed(tree, repository, digest, bytes)?))
+}
+
+/// The tree that shows the manifest in this repository, and its digest.
+fn resolve<'a>(
+    trees: &'a [Tree],
+    repository: &RepositoryName,
+    reference: &Reference,
+) -> Result<Option<(&'a Tree, Digest)>, StoreError> {
+    let mut failed = None;
+    for tree in trees {
+        let digest = match reference {
+            Reference::Digest(digest) => *digest,
+            Reference::Tag(tag) => match read_tag(tree, repository, tag)? {
+                Some(digest) => digest,
+                None => continue,
+            },
+        };
+        match (tree.lookup(&layout::revision(repository, &digest)), reference) {
+            (Ok(Some(_)), _) => return Ok(Some((tree, digest))),
+            // A tag whose manifest was taken away shows nothing.
+            (Ok(None), _) => {}
+            (Err(error), Reference::Tag(_)) => return Err(error),
+            (Err(error), Reference::Digest(_)) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(None), Err)
+}
+
+/// Adds the media type: the body's word, else the file beside it, else what the body looks like.
+fn typed(
+    tree: &Tree,
+    repository: &RepositoryName,
+    digest: Digest,
+    bytes: Bytes,
+) -> Result<Manifest, StoreError> {
+    let (declared, inferred) = sniff(&bytes);
+    let media_type = match declared {
+        Some(declared) => declared,
+        None => beside(tree, repository, &digest)?.unwrap_or_else(|| inferred.to_owned()),
+    };
+    Ok(Manifest { digest, media_type: media_type.into(), bytes })
+}
+
+fn beside(tree: &Tree, repository: &RepositoryName, digest: &Digest) -> Result<Option<String>, StoreError> {
+    let file = tree.read(&layout::media_type(repository, digest), MAX_MEDIA_TYPE_FILE)?;
+    let text = file.and_then(|file| String::from_utf8(file.into()).ok());
+    Ok(text.map(|text| text.trim().to_owned()).filter(|text| is_media_type(text)))
+}

@@ -1,0 +1,105 @@
+//! What a registry is: repositories, manifests, tags, blobs, uploads and referrers, over the trees of the store.
+//!
+//! The rules of the OCI distribution spec stand here, without HTTP: no status code, no header, no URL. Nothing here
+//! knows the network either; bytes that only a followed name has come through the [`Origin`] port.
+//! Reading looks through my tree and then the followed ones, in order. Writing changes mine alone, one [`Commit`] for
+//! each request.
+//!
+//! [`Commit`]: sampan_storage::Commit
+
+mod blobs;
+mod cache;
+mod delete;
+mod descriptor;
+mod error;
+mod lists;
+mod manifest;
+mod manifests;
+mod origin;
+mod push;
+mod referrers;
+mod uploads;
+
+use std::sync::Arc;
+
+use sampan_storage::{Store, StoreError};
+
+use cache::ManifestCache;
+
+pub use blobs::Blob;
+pub use delete::Deleted;
+pub use descriptor::Descriptor;
+pub use error::RegistryError;
+pub use lists::{MAX_PAGE, Page};
+pub use manifest::{MAX_MANIFEST, ManifestError, OCI_INDEX};
+pub use manifests::Manifest;
+pub use origin::{BlobStream, Nowhere, Origin, OriginError, RemoteBlob};
+pub use push::{ManifestPush, Pushed};
+pub use referrers::{Referrers, ReferrersQuery};
+pub use uploads::{UploadStatus, Window};
+
+/// A registry over one store. Clones share everything.
+#[derive(Clone)]
+pub struct Registry {
+    store: Store,
+    origin: Arc<dyn Origin>,
+    policy: Policy,
+    manifests: Arc<ManifestCache>,
+}
+
+/// What the operator decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Tags, manifests and blobs can be deleted.
+    pub delete: bool,
+    /// A manifest may name content that is not here.
+    pub sparse: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { delete: true, sparse: false }
+    }
+}
+
+impl Registry {
+    pub fn new(store: Store, origin: Arc<dyn Origin>, policy: Policy) -> Self {
+        Self { store, origin, policy, manifests: Arc::default() }
+    }
+
+    /// Runs work that reads or writes the disk off the async threads.
+    async fn blocking<T, E>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, RegistryError>
+    where
+        T: Send + 'static,
+        E: Into<RegistryError> + Send + 'static,
+    {
+        let store = self.store.clone();
+        off_thread(move || work(&store)).await
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+async fn off_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, RegistryError>
+where
+    T: Send + 'static,
+    E: Into<RegistryError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Into::into),
+        // The runtime ends, or the work panicked and has been logged.
+        Err(_) => Err(RegistryError::Stopping),
+    }
+}
+
+/// A block that is named but not here: the tree is known, its bytes are not.
+fn is_missing(error: &StoreError) -> bool {
+    matches!(error, StoreError::Block(error) if matches!(**error, sampan_storage::BlockError::Missing(_)))
+}

@@ -1,0 +1,65 @@
+//! The port through which bytes come that only a followed name has.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use sampan_storage::{BlobFile, Digest, Entry};
+
+/// Where the bytes of followed trees come from. The node's side implements it; [`Nowhere`] knows no peer.
+pub trait Origin: Send + Sync {
+    /// Streams a blob of a followed tree, from its first byte or a range of it. The stream starts while the blob is
+    /// still being fetched; its blocks are verified by CID, and by digest before the blob is kept.
+    /// Waits are bounded: [`OriginError::Unavailable`] when no peer gives it in time.
+    fn open(&self, want: RemoteBlob, range: Option<Range<u64>>) -> BoxFuture<'_, Result<BlobStream, OriginError>>;
+
+    /// Fetches a blob whole to this disk, verified by its digest. Waits are bounded in the same way.
+    fn fetch(&self, want: RemoteBlob) -> BoxFuture<'_, Result<BlobFile, OriginError>>;
+}
+
+/// A blob that a followed tree names and that is not whole on this disk.
+#[derive(Clone, Debug)]
+pub struct RemoteBlob {
+    /// The IPNS name of the tree.
+    pub tree: String,
+    pub digest: Digest,
+    pub entry: Entry,
+    pub size: u64,
+}
+
+pub struct BlobStream {
+    /// Bytes that the stream gives.
+    pub size: u64,
+    pub body: BoxStream<'static, Result<Bytes, OriginError>>,
+}
+
+impl std::fmt::Debug for BlobStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobStream").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OriginError {
+    #[error("no peer gave it in time")]
+    Unavailable,
+    #[error("the bytes do not have the digest that the tree names them by")]
+    DigestMismatch,
+    #[error("storing it failed: {0}")]
+    Store(#[from] sampan_storage::StoreError),
+}
+
+/// An origin without peers: what is not on this disk is not to be had.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nowhere;
+
+impl Origin for Nowhere {
+    fn open(&self, _: RemoteBlob, _: Option<Range<u64>>) -> BoxFuture<'_, Result<BlobStream, OriginError>> {
+        Box::pin(std::future::ready(Err(OriginError::Unavailable)))
+    }
+
+    fn fetch(&self, _: RemoteBlob) -> BoxFuture<'_, Result<BlobFile, OriginError>> {
+        Box::pin(std::future::ready(Err(OriginError::Unavailable)))
+    }
+}

@@ -1,0 +1,18 @@
+//! Logs go to standard error: warnings and what an operator wants to know. `SAMPAN_LOG` says otherwise.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Libraries below are quiet: what of theirs matters is said again by the rooms that use them.
+const DEFAULT: &str = "warn,sampan=info,sampan_node=info,sampan_storage=info,libp2p=error,netlink=error";
+
+pub(crate) fn start() {
+    let filter = EnvFilter::try_from_env("SAMPAN_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}

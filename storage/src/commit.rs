@@ -1,0 +1,201 @@
+//! The committer: one thread through which every change of the data directory goes, in one order.
+//!
+//! Requests that wait together share one sync of the journal. A request is answered when its entry is durable and
+//! visible to look-ups and lists; rows that say where leaves lie follow after the answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cid::Cid;
+use serde_bytes::ByteBuf;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::blobs::StoredBlob;
+use crate::block::{Block, RAW};
+use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::fail;
+use crate::fold::Signal;
+use crate::inner::Inner;
+use crate::journal::{CidBytes, CommitEntry, Entry, Journal, Position, Target};
+use crate::layout;
+use crate::tree;
+
+/// Requests that wait for the committer. Each waits for a sync anyway; more would only hide that.
+pub(crate) const QUEUE: usize = 256;
+
+/// One request's changes to my tree.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    entry: CommitEntry,
+    soon: bool,
+}
+
+impl Commit {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a stored blob into the tree under its digest.
+    pub fn put_blob(&mut self, blob: &StoredBlob) {
+        let target = Target { cid: CidBytes(blob.root.cid), tsize: blob.root.tsize };
+        self.entry.changes.push((layout::blob(&blob.digest), Some(target)));
+        blob.root.nodes.iter().for_each(|node| self.push_block(node));
+    }
+
+    /// Links a file that is in a tree already.
+    pub fn put_entry(&mut self, path: String, entry: &tree::Entry) {
+        let target = Target { cid: CidBytes(entry.cid), tsize: entry.tsize };
+        self.entry.changes.push((path, Some(target)));
+    }
+
+    /// Puts a small file of one leaf.
+    pub fn put_bytes(&mut self, path: String, bytes: Bytes) {
+        let tsize = bytes.len() as u64;
+        let block = Block::new(RAW, bytes);
+        self.entry.changes.push((path, Some(Target { cid: CidBytes(*block.cid()), tsize })));
+        self.push_block(&block);
+    }
+
+    pub fn put_link(&mut self, path: String, digest: &Digest) {
+        self.soon |= matches!(layout::parse(&path), Some(layout::Item::Tag(..) | layout::Item::Revision(..)));
+        self.put_bytes(path, layout::link(digest));
+    }
+
+    /// Removes a file, or a directory with all that is in it.
+    pub fn remove(&mut self, path: String) {
+        self.soon = true;
+        self.entry.changes.push((path, None));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entry.changes.is_empty()
+    }
+
+    pub(crate) fn into_parts(self) -> (CommitEntry, bool) {
+        (self.entry, self.soon)
+    }
+
+    fn push_block(&mut self, block: &Block) {
+        let cid = CidBytes(*block.cid());
+        self.entry.blocks.push((cid, ByteBuf::from(block.data().to_vec())));
+    }
+}
+
+/// A followed name's new root, all of whose directories are here.
+#[derive(Clone, Debug)]
+pub struct Adoption {
+    pub name: String,
+    pub root: Cid,
+    pub sequence: u64,
+    pub record: Bytes,
+    /// What differs from the root before.
+    pub differences: Vec<tree::Difference>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// `soon`: tags or manifests changed, so that followers should see it at once.
+    Commit { entry: CommitEntry, soon: bool },
+    Adopt(Adoption),
+    Other(Entry),
+}
+
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) change: Change,
+    pub(crate) reply: oneshot::Sender<Result<Position, StoreError>>,
+}
+
+/// Runs until every sender is gone.
+pub(crate) fn run(
+    inner: &Arc<Inner>,
+    mut journal: Journal,
+    mut requests: mpsc::Receiver<Request>,
+    folder: &std::sync::mpsc::SyncSender<Signal>,
+) {
+    while let Some(first) = requests.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < QUEUE
+            && let Ok(request) = requests.try_recv()
+        {
+            batch.push(request);
+        }
+        let entries: Vec<Entry> = batch.iter().map(|request| request.change.entry()).collect();
+        let first_position = journal.next();
+        if let Err(error) = journal.append(&entries) {
+            let error = StoreError::from(error);
+            tracing::error!(%error, "the journal could not be written");
+            batch.into_iter().for_each(|request| drop(request.reply.send(Err(error.clone()))));
+            continue;
+        }
+        let mut soon = false;
+        let mut commits = Vec::new();
+        let mut folded = None;
+        for ((request, entry), position) in batch.into_iter().zip(&entries).zip(first_position..) {
+            if let Err(error) = inner.apply(position, entry) {
+                inner.index_failed(&error);
+            }
+            match &request.change {
+                Change::Commit { soon: now, .. } => soon |= now,
+                Change::Adopt(adoption) => {
+                    if let Err(error) = inner.apply_differences(&adoption.name, &adoption.differences) {
+                        inner.index_failed(&error);
+                    }
+                }
+                Change::Other(Entry::Fold { covers, .. }) => folded = Some(*covers),
+                Change::Other(_) => {}
+            }
+            fail::point("journal.apply.after");
+            // A caller that has gone does not want to know.
+            let _ = request.reply.send(Ok(position));
+            if let Change::Commit { entry, .. } = request.change {
+                commits.push(entry);
+            }
+        }
+        if let Err(error) = commits.iter().try_for_each(|entry| inner.index_leaves(entry)) {
+            inner.index_failed(&error);
+        }
+        let last = journal.next() - 1;
+        if let Err(error) = inner.index.set_applied(last) {
+            inner.index_failed(&error);
+        }
+        if !commits.is_empty() {
+            // A full queue holds a signal that is as good as this one.
+            let _ = folder.try_send(Signal::Changed { soon });
+        }
+        if let Some(covers) = folded
+            && let Err(error) = tidy(inner, &mut journal, covers)
+        {
+            tracing::warn!(%error, "old journal files stay until the next fold");
+        }
+    }
+}
+
+/// Closes a long journal file and drops those that the fold has covered.
+fn tidy(inner: &Inner, journal: &mut Journal, covers: Position) -> Result<(), StoreError> {
+    journal.rotate(&inner.state())?;
+    if journal.has_covered(covers) {
+        // The index must not need what is dropped here.
+        inner.index.set_applied(journal.next() - 1)?;
+        inner.index.checkpoint()?;
+        journal.drop_covered(covers)?;
+    }
+    Ok(())
+}
+
+impl Change {
+    fn entry(&self) -> Entry {
+        match self {
+            Self::Commit { entry, .. } => Entry::Commit(entry.clone()),
+            Self::Adopt(adoption) => Entry::Adopt {
+                name: adoption.name.clone(),
+                root: CidBytes(adoption.root),
+                sequence: adoption.sequence,
+                record: ByteBuf::from(adoption.record.to_vec()),
+            },
+            Self::Other(entry) => entry.clone(),
+        }
+    }
+}
+

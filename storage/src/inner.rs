@@ -1,0 +1,359 @@
+//! What the threads of a store share: files, index, and the view that readers see.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use cid::Cid;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use tokio::sync::watch;
+
+use crate::blobs::{BlobFile, Blobs};
+use crate::block::{Block, BlockError, Blocks, DAG_PB, MemoryBlocks, RAW, cid_of, identity_data, verify};
+use crate::dag::file::{LeafForm, Leaves, Step};
+use crate::dag::{directory, pb, unixfs};
+use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::index::{Form, Holder, Index, Row, TreeKey};
+use crate::journal::{CommitEntry, Entry, Position, State};
+use crate::layout::{self, Item};
+use crate::overlay::Overlay;
+use crate::pack::Packs;
+use crate::tree::{Change, Difference};
+use crate::upload::Uploads;
+
+/// Directory nodes kept in memory: the upper levels of the trees that are read, which every look-up passes.
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+/// A directory of the largest size that is not sharded, and some.
+const CACHE_BLOCK: usize = 512 * 1024;
+const CACHE_ITEMS: usize = 1024;
+
+pub(crate) struct Inner {
+    pub(crate) packs: Packs,
+    pub(crate) index: Index,
+    pub(crate) blobs: Arc<Blobs>,
+    pub(crate) uploads: Arc<Uploads>,
+    pub(crate) view: RwLock<View>,
+    pub(crate) damaged: AtomicBool,
+    pub(crate) folded: watch::Sender<u64>,
+    pub(crate) cache: Cache<Vec<u8>, Bytes, Weight>,
+    /// Held as long as the data directory is open.
+    pub(crate) _lock: File,
+}
+
+/// My tree is `base` with `overlay` over it.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) base: Cid,
+    pub(crate) overlay: Overlay,
+    pub(crate) position: Position,
+    pub(crate) state: State,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Weight;
+
+impl Weighter<Vec<u8>, Bytes> for Weight {
+    fn weight(&self, key: &Vec<u8>, value: &Bytes) -> u64 {
+        (key.len() + value.len()) as u64
+    }
+}
+
+pub(crate) fn cache() -> Cache<Vec<u8>, Bytes, Weight> {
+    Cache::with_weighter(CACHE_ITEMS, CACHE_BYTES, Weight)
+}
+
+impl View {
+    pub(crate) fn new(state: State) -> Self {
+        let base = state.root.map_or_else(directory::empty, |root| root.0);
+        Self { base, overlay: Overlay::default(), position: state.covers, state }
+    }
+
+    /// What an entry of the journal changes here.
+    pub(crate) fn apply(&mut self, position: Position, entry: &Entry) {
+        self.position = position;
+        self.state.apply(entry);
+        match entry {
+            Entry::Commit(commit) => self.overlay.apply(position, commit),
+            Entry::Fold { root, covers, .. } => {
+                self.base = root.0;
+                self.overlay.forget(*covers);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn state(&self) -> State {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).state.clone()
+    }
+
+    /// Paths that are not folded yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).overlay.len()
+    }
+
+    /// Tells whoever publishes that my tree has a new root.
+    pub(crate) fn announce(&self, sequence: u64) {
+        self.folded.send_replace(sequence);
+    }
+
+    /// Root, its sequence, the position covered by a fold of the changes that follow, and their blocks.
+    pub(crate) fn fold_input(&self) -> (Cid, u64, Position, BTreeMap<String, Change>, Vec<Block>) {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let (changes, blocks) = view.overlay.snapshot();
+        (view.base, view.state.sequence, view.position, changes, blocks)
+    }
+
+    /// Makes a durable entry visible.
+    pub(crate) fn apply(&self, position: Position, entry: &Entry) -> Result<(), StoreError> {
+        let listed = match entry {
+            Entry::Commit(commit) => self.list_commit(commit),
+            Entry::Unfollow { name } => self.index.drop_tree(TreeKey::followed(name)),
+            _ => Ok(()),
+        };
+        self.view.write().unwrap_or_else(PoisonError::into_inner).apply(position, entry);
+        listed
+    }
+
+    /// The index is derived: what failed here is made good by building it anew at the next start.
+    pub(crate) fn index_failed(&self, error: &StoreError) {
+        tracing::error!(%error, "the index could not be written; it is built anew at the next start");
+        self.damaged.store(true, Ordering::SeqCst);
+    }
+
+    /// Appends blocks that are in no pack yet. Durable after a sync of the packs.
+    pub(crate) fn put_blocks(&self, blocks: &[Block]) -> Result<(), StoreError> {
+        let mut new = Vec::new();
+        for block in blocks {
+            let mut holders = self.index.holders(block.cid().hash());
+            if !holders.any(|holder| matches!(holder, Ok(Holder::Pack(_)))) {
+                new.push(block.clone());
+            }
+        }
+        let places = self.packs.append(&new)?;
+        let rows: Vec<(Cid, Holder)> =
+            new.iter().zip(places).map(|(block, place)| (*block.cid(), Holder::Pack(place))).collect();
+        self.index.put_blocks(&rows)?;
+        let (pack, end) = self.packs.end();
+        self.index.set_pack_indexed(pack, end)
+    }
+
+    pub(crate) fn list_commit(&self, commit: &CommitEntry) -> Result<(), StoreError> {
+        for (path, target) in &commit.changes {
+            match target {
+                Some(target) => {
+                    let own = commit.blocks.iter().find(|(cid, _)| *cid == target.cid);
+                    let content = || match own {
+                        Some((_, data)) => Ok(Some(Bytes::copy_from_slice(data))),
+                        None => self.get(&target.cid.0),
+                    };
+                    self.list_put(TreeKey::MINE, path, content)?;
+                }
+                None => self.list_remove(TreeKey::MINE, path)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of a followed tree after it has moved to another root.
+    pub(crate) fn apply_differences(&self, name: &str, differences: &[Difference]) -> Result<(), StoreError> {
+        let tree = TreeKey::followed(name);
+        for difference in differences {
+            match &difference.new {
+                Some(entry) => self.list_put(tree, &difference.path, || self.get(&entry.cid))?,
+                None => self.list_remove(tree, &difference.path)?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn list_put(
+        &self,
+        tree: TreeKey,
+        path: &str,
+        content: impl FnOnce() -> Result<Option<Bytes>, BlockError>,
+    ) -> Result<(), StoreError> {
+        match layout::parse(path) {
+            Some(Item::Tag(repository, tag)) => {
+                let digest = content()?.and_then(|content| layout::parse_link(&content));
+                let value = digest.map(|digest| digest.to_string()).unwrap_or_default();
+                self.index.put_row(tree, Row::Tag(repository.as_str(), tag.as_str()), value.as_bytes())
+            }
+            Some(Item::Revision(repository, digest)) => {
+                self.index.put_row(tree, Row::Revision(repository.as_str(), &digest), b"")?;
+                self.index.put_row(tree, Row::Repository(repository.as_str()), b"")
+            }
+            Some(Item::Referrer { repository, subject, referrer }) => {
+                self.index.put_row(tree, Row::Referrer(repository.as_str(), &subject, &referrer), b"")
+            }
+            Some(Item::Blob(_) | Item::Layer(..)) | None => Ok(()),
+        }
+    }
+
+    /// A commit removes a link or the directory that holds it, nothing higher.
+    fn list_remove(&self, tree: TreeKey, path: &str) -> Result<(), StoreError> {
+        let below = ["", "/link", "/current/link"].iter().find_map(|tail| layout::parse(&format!("{path}{tail}")));
+        match below {
+            Some(Item::Tag(repository, tag)) => {
+                self.index.remove_row(tree, Row::Tag(repository.as_str(), tag.as_str()))
+            }
+            Some(Item::Revision(repository, digest)) => {
+                let row = Row::Revision(repository.as_str(), &digest);
+                self.index.remove_row(tree, row)?;
+                if !self.index.has_siblings(tree, row)? {
+                    self.index.remove_row(tree, Row::Repository(repository.as_str()))?;
+                }
+                Ok(())
+            }
+            Some(Item::Referrer { repository, subject, referrer }) => {
+                self.index.remove_row(tree, Row::Referrer(repository.as_str(), &subject, &referrer))
+            }
+            Some(Item::Blob(_) | Item::Layer(..)) | None => Ok(()),
+        }
+    }
+
+    /// Rows for the leaves of every blob that a commit put into the tree.
+    pub(crate) fn index_leaves(&self, commit: &CommitEntry) -> Result<(), StoreError> {
+        for (path, target) in &commit.changes {
+            if let (Some(Item::Blob(digest)), Some(target)) = (layout::parse(path), target) {
+                self.index_blob(&digest, &target.cid.0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows for the leaves of one blob, if the whole blob is on this disk. Leaves that are dag-pb nodes are built
+    /// around their bytes and compared; where that does not give their CID, they lie in a pack.
+    pub(crate) fn index_blob(&self, digest: &Digest, root: &Cid) -> Result<(), StoreError> {
+        let Some(blob) = self.blobs.open_blob(digest)? else { return Ok(()) };
+        let mut rows = Vec::new();
+        let mut end = 0;
+        let mut leaves = Leaves::new(*root, Some(blob.size));
+        loop {
+            // Holds at most one node: the leaf that is looked at.
+            let rebuilt = MemoryBlocks::default();
+            let mut step = leaves.next(self)?;
+            let mut form = Form::Raw;
+            if let Step::Missing(cid) = step {
+                let Some((built, block)) = rebuild(&blob, end, &cid, &leaves)? else { break };
+                form = built;
+                rebuilt.put(&block);
+                step = leaves.next(&rebuilt)?;
+            }
+            match step {
+                Step::Leaf(leaf) => {
+                    end = leaf.offset + leaf.len;
+                    let raw = leaf.form == LeafForm::Raw;
+                    if let (true, Ok(len)) = (raw || form != Form::Raw, u32::try_from(leaf.len)) {
+                        let holder = Holder::Blob { digest: *digest, offset: leaf.offset, len, form };
+                        rows.push((leaf.cid, holder));
+                    }
+                }
+                Step::Missing(_) | Step::End => break,
+            }
+        }
+        self.index.put_blocks(&rows)
+    }
+
+    fn read(&self, holder: &Holder) -> io::Result<Option<Bytes>> {
+        match holder {
+            Holder::Pack(place) => self.packs.read(*place),
+            Holder::Blob { digest, offset, len, form } => {
+                let Some(blob) = self.blobs.open_blob(digest)? else { return Ok(None) };
+                if offset.checked_add(u64::from(*len)).is_none_or(|end| end > blob.size) {
+                    return Ok(None);
+                }
+                Ok(Some(wrap(*form, range(&blob, *offset, u64::from(*len))?)))
+            }
+        }
+    }
+}
+
+impl Blocks for Inner {
+    fn get(&self, cid: &Cid) -> Result<Option<Bytes>, BlockError> {
+        if let Some(data) = identity_data(cid) {
+            return Ok(Some(data));
+        }
+        let key = cid.hash().to_bytes();
+        if let Some(data) = self.cache.get(&key) {
+            return Ok(Some(data));
+        }
+        let pending = self.view.read().unwrap_or_else(PoisonError::into_inner).overlay.block(cid);
+        if pending.is_some() {
+            return Ok(pending);
+        }
+        for holder in self.index.holders(cid.hash()) {
+            let Some(data) = self.read(&holder?)? else { continue };
+            if cid.codec() == DAG_PB && data.len() <= CACHE_BLOCK {
+                self.cache.insert(key, data.clone());
+            }
+            return Ok(Some(data));
+        }
+        // What has no bytes of its own needs no place: the empty directory, where every tree begins, and the
+        // empty file.
+        let empty = [(directory::empty(), directory::empty_block()), (cid_of(RAW, b""), Bytes::new())];
+        Ok(empty.into_iter().find(|(known, _)| known.hash() == cid.hash()).map(|(_, data)| data))
+    }
+
+    fn size(&self, cid: &Cid) -> Result<Option<usize>, BlockError> {
+        for holder in self.index.holders(cid.hash()) {
+            match holder? {
+                Holder::Pack(place) => return Ok(Some(place.len as usize)),
+                Holder::Blob { digest, len, form: Form::Raw, .. } if self.blobs.path(&digest).exists() => {
+                    return Ok(Some(len as usize));
+                }
+                Holder::Blob { .. } => {}
+            }
+        }
+        Ok(self.get(cid)?.map(|data| data.len()))
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("view", &self.view).finish_non_exhaustive()
+    }
+}
+
+/// The dag-pb leaf at `offset` of the blob, built from its bytes: which form has this CID, if any.
+fn rebuild(blob: &BlobFile, offset: u64, cid: &Cid, leaves: &Leaves) -> Result<Option<(Form, Block)>, StoreError> {
+    let next = leaves.pending(1).into_iter().next().filter(|(next, _)| next == cid);
+    let fits = |len: u64| offset.checked_add(len).is_some_and(|end| end <= blob.size);
+    let Some((_, len)) = next.filter(|(_, len)| *len <= crate::block::MAX_BLOCK as u64 && fits(*len)) else {
+        return Ok(None);
+    };
+    Ok(form_of(cid, &range(blob, offset, len)?))
+}
+
+/// How these bytes of a file become the dag-pb leaf with this CID.
+pub(crate) fn form_of(cid: &Cid, bytes: &Bytes) -> Option<(Form, Block)> {
+    let build = |form| {
+        let node = wrap(form, bytes.clone());
+        verify(cid, &node).ok().map(|()| (form, Block::trusted(*cid, node)))
+    };
+    build(Form::RawNode).or_else(|| build(Form::File))
+}
+
+fn wrap(form: Form, bytes: Bytes) -> Bytes {
+    let kind = match form {
+        Form::Raw => return bytes,
+        Form::File => unixfs::Kind::File,
+        Form::RawNode => unixfs::Kind::Raw,
+    };
+    let filesize = Some(bytes.len() as u64);
+    let data = unixfs::Data { data: Some(bytes), filesize, ..unixfs::Data::new(kind) };
+    pb::Node { links: Vec::new(), data: Some(data.encode()) }.encode()
+}
+
+fn range(blob: &BlobFile, offset: u64, len: u64) -> io::Result<Bytes> {
+    use std::os::unix::fs::FileExt;
+    let mut data = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    blob.file().read_exact_at(&mut data, offset)?;
+    Ok(data.into())
+}

@@ -1,0 +1,49 @@
+//! Sampan's disk, and the pure data that lies on it.
+//!
+//! Blobs, packs and journal are the truth; the index is derived from them and can be thrown away.
+//! Nothing here knows a network, HTTP or libp2p. Every function that touches the disk blocks:
+//! callers on an async thread go through their runtime's blocking pool.
+
+pub mod block;
+pub mod car;
+pub mod dag;
+pub mod digest;
+pub mod fail;
+pub mod files;
+pub mod journal;
+pub mod layout;
+pub mod name;
+pub mod tree;
+
+mod blobs;
+mod commit;
+mod delta;
+mod error;
+mod fold;
+mod index;
+mod inner;
+mod overlay;
+mod pack;
+mod partial;
+mod replay;
+mod space;
+mod store;
+mod upload;
+mod view;
+
+pub use blobs::{BlobFile, StoredBlob};
+pub use block::{Block, BlockError, Blocks, MemoryBlocks};
+pub use cid::Cid;
+pub use commit::{Adoption, Commit};
+pub use dag::directory::Entry;
+pub use digest::{Algorithm, Digest, Hasher};
+pub use error::{OpenError, StoreError};
+pub use index::TreeKey;
+pub use name::{Reference, RepositoryName, Tag};
+pub use partial::Partial;
+pub use store::Store;
+pub use upload::{Upload, UploadId};
+pub use view::Tree;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Brings view and index to what blobs, packs and journal say, at start.
+//!
+//! The index usually lacks nothing, or the last second before an unclean stop. Where it lacks more, it is built
+//! anew: packs are scanned, trees are walked, and blobs are not read at all.
+
+use cid::Cid;
+
+use crate::block::Blocks;
+use crate::error::{OpenError, StoreError};
+use crate::index::{Holder, TreeKey};
+use crate::inner::{Inner, View};
+use crate::journal::{Entry, Position, Replay, State};
+use crate::layout::{self, Item};
+use crate::tree::{Diff, Difference};
+
+/// Applies the journal. `inner` has an empty view and an open index.
+pub(crate) fn replay(inner: &Inner, replay: &Replay, next: Position) -> Result<(), OpenError> {
+    let first = replay.entries.first().map_or(next, |(position, _)| *position);
+    let applied = inner.index.applied()?;
+    let anew = applied == 0 || applied + 1 < first || applied >= next;
+    if anew {
+        if next > 2 {
+            tracing::info!("building the index anew");
+        }
+        inner.index.clear()?;
+    }
+    index_packs(inner)?;
+
+    let mut view = View::new(replay.before.clone());
+    for (position, entry) in &replay.entries {
+        view.apply(*position, entry);
+    }
+    // Commits that a later fold covers are in the tree; the view forgot them when it came to that fold.
+    view.overlay.forget(replay.state.covers);
+    *inner.view.write().unwrap_or_else(std::sync::PoisonError::into_inner) = view;
+
+    if anew {
+        walk_trees(inner, &replay.state)?;
+    }
+    let from = if anew { replay.state.covers } else { applied };
+    let mut state = replay.before.clone();
+    for (position, entry) in &replay.entries {
+        if *position > from {
+            index_entry(inner, &state, entry, anew)?;
+        }
+        state.apply(entry);
+    }
+    inner.index.set_applied(next - 1)?;
+    if anew {
+        inner.index.checkpoint()?;
+    }
+    Ok(())
+}
+
+fn index_entry(inner: &Inner, before: &State, entry: &Entry, anew: bool) -> Result<(), StoreError> {
+    match entry {
+        Entry::Commit(commit) => {
+            inner.list_commit(commit)?;
+            inner.index_leaves(commit)
+        }
+        // Trees that were walked from nothing are at their last root already.
+        Entry::Adopt { name, root, .. } if !anew => {
+            let old = before.follow(name).and_then(|follow| follow.good.as_ref()).map(|good| good.root.0);
+            let differences = differences(inner, old, root.0)?;
+            inner.apply_differences(name, &differences)
+        }
+        Entry::Unfollow { name } => inner.index.drop_tree(TreeKey::followed(name)),
+        _ => Ok(()),
+    }
+}
+
+/// Rows for blocks that were appended to packs after the index was last synced.
+fn index_packs(inner: &Inner) -> Result<(), OpenError> {
+    for pack in inner.packs.ids() {
+        let from = inner.index.pack_indexed(pack)?;
+        let mut rows: Vec<(Cid, Holder)> = Vec::new();
+        let mut failed = Ok(());
+        let end = inner.packs.scan(pack, from, &mut |cid, place, _| {
+            rows.push((cid, Holder::Pack(place)));
+            if rows.len() >= 4096 && failed.is_ok() {
+                failed = inner.index.put_blocks(&rows);
+                rows.clear();
+            }
+        });
+        failed?;
+        let end = end.map_err(StoreError::from)?;
+        inner.index.put_blocks(&rows)?;
+        inner.index.set_pack_indexed(pack, end)?;
+    }
+    Ok(())
+}
+
+/// Lists and leaves of every tree, from its root down.
+fn walk_trees(inner: &Inner, state: &State) -> Result<(), StoreError> {
+    let mine = state.root.map(|root| (TreeKey::MINE, root.0));
+    let followed = state.follows.iter().filter_map(|follow| {
+        follow.good.as_ref().map(|good| (TreeKey::followed(&follow.name), good.root.0))
+    });
+    for (tree, root) in mine.into_iter().chain(followed) {
+        for difference in differences(inner, None, root)? {
+            let Some(entry) = &difference.new else { continue };
+            inner.list_put(tree, &difference.path, || inner.get(&entry.cid))?;
+            if let Some(Item::Blob(digest)) = layout::parse(&difference.path)
+                && let Err(error) = inner.index_blob(&digest, &entry.cid)
+            {
+                tracing::warn!(%digest, %error, "the leaves of a blob could not be indexed");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn differences(inner: &Inner, old: Option<Cid>, new: Cid) -> Result<Vec<Difference>, StoreError> {
+    let mut found = Vec::new();
+    let missing = Diff::new(old, new, 0).advance(inner, &mut |difference| found.push(difference))?;
+    if let Some(cid) = missing.first() {
+        return Err(crate::block::BlockError::Missing(*cid).into());
+    }
+    Ok(found)
+}

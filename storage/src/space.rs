@@ -1,0 +1,29 @@
+//! Free space, and the reserve that keeps journal, fold and index from meeting a full disk.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::StoreError;
+
+/// At least this much stays free.
+const LEAST: u64 = 64 * 1024 * 1024;
+/// Or this part of the file system: one of so many.
+const PART: u64 = 100;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Reserve {
+    dir: PathBuf,
+}
+
+impl Reserve {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// [`StoreError::Full`] when an upload would eat into the reserve.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let stat = rustix::fs::statvfs(&self.dir).map_err(std::io::Error::from)?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let reserve = LEAST.max(stat.f_blocks.saturating_mul(stat.f_frsize) / PART);
+        if free < reserve { Err(StoreError::Full { free, reserve }) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,363 @@
+//! The data directory: opens it, holds its threads, and is what the rest of the program calls.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use cid::Cid;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::blobs::{BlobFile, Blobs, StoredBlob};
+use crate::block::{Block, BlockError, Blocks};
+use crate::delta;
+use crate::commit::{self, Adoption, Change, Commit, Request};
+use crate::digest::{Algorithm, Digest};
+use crate::error::{OpenError, StoreError};
+use crate::files::{make_directory, write_whole};
+use crate::fold::{self, Signal};
+use crate::index::{Index, Row, TreeKey};
+use crate::inner::{self, Inner, View};
+use crate::journal::{Entry, Follow, Journal, State};
+use crate::name::{RepositoryName, Tag};
+use crate::pack::Packs;
+use crate::partial::Partial;
+use crate::replay::replay;
+use crate::space::Reserve;
+use crate::upload::{Upload, UploadId, Uploads};
+use crate::view::Tree;
+
+/// Version of the data directory that this program writes and the newest that it reads.
+const FORMAT: u32 = 1;
+/// Signals that wait for the folder; one is as good as many.
+const SIGNALS: usize = 4;
+const DIRECTORIES: [&str; 6] = ["blobs", "packs", "journal", "partial", "uploads", "keys"];
+
+/// An open data directory. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+    dir: Arc<Path>,
+    requests: mpsc::Sender<Request>,
+    signals: std::sync::mpsc::SyncSender<Signal>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Store {
+    /// Opens a data directory and makes it where there is none. Blocks for as long as the replay takes.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        let lock = prepare(dir)?;
+        let io = |path: PathBuf| move |source| OpenError::Io { path, source };
+        for name in DIRECTORIES {
+            make_directory(&dir.join(name)).map_err(io(dir.join(name)))?;
+        }
+        let index = Index::open(&dir.join("db"))?;
+        let packs = Packs::open(&dir.join("packs"))?;
+        let blobs = Arc::new(Blobs::open(&dir.join("blobs")).map_err(io(dir.join("blobs")))?);
+        let uploads = Uploads::open(&dir.join("uploads"), Arc::clone(&blobs), Reserve::new(dir))
+            .map_err(io(dir.join("uploads")))?;
+        // What was being fetched is fetched again.
+        Partial::clear(&dir.join("partial")).map_err(io(dir.join("partial")))?;
+        let (journal, entries) = Journal::open(&dir.join("journal"))?;
+        let inner = Arc::new(Inner {
+            packs,
+            index,
+            blobs,
+            uploads: Arc::new(uploads),
+            view: RwLock::new(View::new(State::default())),
+            damaged: AtomicBool::new(false),
+            folded: watch::Sender::new(entries.state.sequence),
+            cache: inner::cache(),
+            _lock: lock,
+        });
+        replay(&inner, &entries, journal.next())?;
+        Ok(Self::start(inner, dir, journal))
+    }
+
+    fn start(inner: Arc<Inner>, dir: &Path, journal: Journal) -> Self {
+        let (requests, receiver) = mpsc::channel(commit::QUEUE);
+        let (signals, received) = std::sync::mpsc::sync_channel(SIGNALS);
+        let committer = {
+            let (inner, signals) = (Arc::clone(&inner), signals.clone());
+            std::thread::spawn(move || commit::run(&inner, journal, receiver, &signals))
+        };
+        let folder = {
+            let (inner, requests) = (Arc::clone(&inner), requests.downgrade());
+            std::thread::spawn(move || fold::run(&inner, &requests, &received))
+        };
+        if inner.pending() > 0 {
+            let _ = signals.try_send(Signal::Changed { soon: true });
+        }
+        let threads = Arc::new(Mutex::new(vec![committer, folder]));
+        Self { inner, dir: dir.into(), requests, signals, threads }
+    }
+
+    /// Folds what is left, makes the index durable and ends the threads. Blocks; call it once, on the last clone.
+    pub fn close(self) -> Result<(), StoreError> {
+        let folded = self.fold_blocking();
+        let checkpoint = if self.inner.damaged.load(std::sync::atomic::Ordering::SeqCst) {
+            self.inner.index.clear()
+        } else {
+            self.inner.index.checkpoint()
+        };
+        let Self { requests, signals, threads, .. } = self;
+        drop((requests, signals));
+        for thread in threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // A thread that panicked has been logged; its work is in the journal.
+            let _ = thread.join();
+        }
+        folded.and(checkpoint)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Root, sequence, record and followed names as the journal has them.
+    pub fn state(&self) -> State {
+        self.inner.state()
+    }
+
+    /// Root of my tree as last folded.
+    pub fn root(&self) -> Cid {
+        self.inner.view.read().unwrap_or_else(PoisonError::into_inner).base
+    }
+
+    /// Changes to the sequence of my tree's last fold.
+    pub fn folds(&self) -> watch::Receiver<u64> {
+        self.inner.folded.subscribe()
+    }
+
+    /// The blocks that `new` has over `old`: directories, and files of at most `eager` bytes. `None` if they are
+    /// more than `limit` bytes. Blocks on the disk.
+    pub fn blocks_between(
+        &self,
+        old: Option<Cid>,
+        new: Cid,
+        eager: u64,
+        limit: usize,
+    ) -> Result<Option<Vec<Block>>, StoreError> {
+        Ok(delta::blocks_between(self.inner.as_ref(), old, new, eager, limit)?)
+    }
+
+    /// My tree, then the followed ones in order.
+    pub fn trees(&self) -> Vec<Tree> {
+        let follows = self.state().follows;
+        let followed = follows.iter().filter_map(|follow| self.followed(follow));
+        std::iter::once(self.mine()).chain(followed).collect()
+    }
+
+    pub fn mine(&self) -> Tree {
+        Tree::mine(Arc::clone(&self.inner))
+    }
+
+    fn followed(&self, follow: &Follow) -> Option<Tree> {
+        let root = follow.good.as_ref()?.root.0;
+        Some(Tree::followed(Arc::clone(&self.inner), &follow.name, root))
+    }
+
+    /// A complete blob on this disk, whoever's it is.
+    pub fn blob(&self, digest: &Digest) -> Result<Option<BlobFile>, StoreError> {
+        Ok(self.inner.blobs.open_blob(digest)?)
+    }
+
+    /// Tags in byte order, from after `after` on.
+    pub fn tags(
+        &self,
+        tree: &TreeKey,
+        repository: &RepositoryName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let row = Row::Tag(repository.as_str(), after.unwrap_or_default());
+        self.inner.index.after(*tree, row).take(limit).map(|row| Ok(row?.0)).collect()
+    }
+
+    /// Tags that point to this manifest.
+    pub fn tags_of(
+        &self,
+        tree: &TreeKey,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Vec<Tag>, StoreError> {
+        let digest = digest.to_string();
+        let mut tags = Vec::new();
+        for row in self.inner.index.after(*tree, Row::Tag(repository.as_str(), "")) {
+            let (tag, value) = row?;
+            if value == digest.as_bytes() {
+                tags.extend(tag.parse::<Tag>());
+            }
+        }
+        Ok(tags)
+    }
+
+    /// Repositories that hold a manifest, in byte order, from after `after` on.
+    pub fn repositories(
+        &self,
+        tree: &TreeKey,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let row = Row::Repository(after.unwrap_or_default());
+        self.inner.index.after(*tree, row).take(limit).map(|row| Ok(row?.0)).collect()
+    }
+
+    /// Manifests that refer to `subject`, in byte order of their digests.
+    pub fn referrers(
+        &self,
+        tree: &TreeKey,
+        repository: &RepositoryName,
+        subject: &Digest,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Vec<Digest>, StoreError> {
+        self.inner
+            .index
+            .referrers_after(*tree, repository.as_str(), subject, after)
+            .take(limit)
+            .filter_map(|row| row.map(|(digest, _)| digest.parse().ok()).transpose())
+            .collect()
+    }
+
+    pub fn begin_upload(
+        &self,
+        repository: &RepositoryName,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Upload, StoreError> {
+        self.inner.uploads.begin(repository, algorithm)
+    }
+
+    /// Takes the session for this request alone.
+    pub fn resume_upload(&self, repository: &RepositoryName, id: &UploadId) -> Result<Upload, StoreError> {
+        self.inner.uploads.resume(repository, id)
+    }
+
+    pub fn cancel_upload(&self, repository: &RepositoryName, id: &UploadId) -> Result<(), StoreError> {
+        self.inner.uploads.cancel(repository, id)
+    }
+
+    /// A small blob, durable under its digest when this returns.
+    pub fn put_blob(&self, algorithm: Algorithm, bytes: &[u8]) -> Result<StoredBlob, StoreError> {
+        self.inner.uploads.put(algorithm, bytes)
+    }
+
+    /// Makes the changes durable, then visible: all of them, or none.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves the commit to happen or not; it never happens in part.
+    pub async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        let (entry, soon) = commit.into_parts();
+        self.request(Change::Commit { entry, soon }).await
+    }
+
+    /// Keeps the record that is about to be published.
+    pub async fn set_record(&self, record: &Bytes) -> Result<(), StoreError> {
+        let record = serde_bytes::ByteBuf::from(record.to_vec());
+        self.request(Change::Other(Entry::Record { record })).await
+    }
+
+    /// Follows a name from now on, also at the next start.
+    pub async fn follow(&self, name: &str) -> Result<(), StoreError> {
+        self.request(Change::Other(Entry::Follow { name: name.to_owned() })).await
+    }
+
+    /// Forgets a name with its last root. Its blobs stay until they are collected.
+    pub async fn unfollow(&self, name: &str) -> Result<(), StoreError> {
+        self.request(Change::Other(Entry::Unfollow { name: name.to_owned() })).await
+    }
+
+    /// Moves a followed name to a root whose directories are all here.
+    pub async fn adopt(&self, adoption: Adoption) -> Result<(), StoreError> {
+        self.request(Change::Adopt(adoption)).await
+    }
+
+    async fn request(&self, change: Change) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request { change, reply }).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?.map(drop)
+    }
+
+    /// Appends blocks of followed trees to the packs.
+    pub fn put_blocks(&self, blocks: &[Block]) -> Result<(), StoreError> {
+        self.inner.put_blocks(blocks)
+    }
+
+    /// Makes blocks that were put before durable.
+    pub fn sync_blocks(&self) -> Result<(), StoreError> {
+        Ok(self.inner.packs.sync()?)
+    }
+
+    /// Begins to fetch a blob. One caller at a time for each digest.
+    pub fn begin_partial(&self, digest: &Digest, size: u64) -> Result<Partial, StoreError> {
+        Reserve::new(&self.dir).check()?;
+        Partial::create(&self.dir.join("partial"), Arc::clone(&self.inner), digest, size)
+    }
+
+    /// Waits until everything that was committed before is folded into a root.
+    pub async fn fold(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.signals.send(Signal::Now(reply)).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn fold_blocking(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.signals.send(Signal::Now(reply)).map_err(|_| StoreError::Closed)?;
+        answer.blocking_recv().map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl Blocks for Store {
+    fn get(&self, cid: &Cid) -> Result<Option<Bytes>, BlockError> {
+        self.inner.get(cid)
+    }
+
+    fn size(&self, cid: &Cid) -> Result<Option<usize>, BlockError> {
+        self.inner.size(cid)
+    }
+}
+
+/// Checks that the directory is ours to use, and takes its lock.
+fn prepare(dir: &Path) -> Result<File, OpenError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { path, source }
+    };
+    fs::create_dir_all(dir).map_err(io(dir))?;
+    let version = dir.join("VERSION");
+    match fs::read_to_string(&version) {
+        Ok(text) => {
+            let found = text.trim().parse().unwrap_or(u32::MAX);
+            if found > FORMAT {
+                return Err(OpenError::Newer { dir: dir.to_owned(), found, known: FORMAT });
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut items = fs::read_dir(dir).map_err(io(dir))?;
+            let ours = |name: &std::ffi::OsStr| name == "LOCK" || name == "VERSION.new" || name == "keys";
+            if items.any(|item| item.is_ok_and(|item| !ours(&item.file_name()))) {
+                return Err(OpenError::Foreign { dir: dir.to_owned() });
+            }
+        }
+        Err(source) => return Err(OpenError::Io { path: version, source }),
+    }
+    let path = dir.join("LOCK");
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+    let mut lock = options.open(&path).map_err(io(&path))?;
+    if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        // The number is a help, not a promise.
+        let _ = lock.read_to_string(&mut holder);
+        let holder = holder.trim().parse::<u32>().map(|id| format!(" ({id})")).unwrap_or_default();
+        return Err(OpenError::Locked { dir: dir.to_owned(), holder });
+    }
+    let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+    written.map_err(io(&path))?;
+    if !version.exists() {
+        write_whole(&version, format!("{FORMAT}\n").as_bytes(), 0o644).map_err(io(&version))?;
+    }
+    Ok(lock)
+}

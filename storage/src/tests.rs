@@ -1,0 +1,265 @@
+//! The store as a whole: what is acknowledged is there, whatever is thrown away in between.
+
+use std::path::Path;
+
+use crate::block::{BlockError, Blocks};
+use crate::tree::Diff;
+use crate::{Adoption, Algorithm, Commit, Digest, OpenError, RepositoryName, Store, StoredBlob, Tag, TreeKey, layout};
+
+struct Image {
+    layer: StoredBlob,
+    manifest: StoredBlob,
+}
+
+fn repository() -> RepositoryName {
+    "foo/bar".parse().unwrap()
+}
+
+fn bytes(seed: u8, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at * 31 % 251) as u8 ^ seed).collect()
+}
+
+fn now<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(future)
+}
+
+/// A layer, a manifest and a tag, as a registry commits them.
+fn push(store: &Store, tag: &str, seed: u8, len: usize) -> Image {
+    let repository = repository();
+    let content = bytes(seed, len);
+    let mut upload = store.begin_upload(&repository, None).unwrap();
+    content.chunks(70_000).for_each(|part| upload.write(part).unwrap());
+    let layer = upload.finish(&Digest::of(Algorithm::Sha256, &content)).unwrap();
+    let mut commit = Commit::new();
+    commit.put_blob(&layer);
+    commit.put_link(layout::layer(&repository, &layer.digest), &layer.digest);
+    now(store.commit(commit)).unwrap();
+
+    let manifest = store.put_blob(Algorithm::Sha256, format!("manifest of {}", layer.digest).as_bytes()).unwrap();
+    let tag: Tag = tag.parse().unwrap();
+    let mut commit = Commit::new();
+    commit.put_blob(&manifest);
+    commit.put_link(layout::revision(&repository, &manifest.digest), &manifest.digest);
+    commit.put_link(layout::tag_index(&repository, &tag, &manifest.digest), &manifest.digest);
+    commit.put_link(layout::tag(&repository, &tag), &manifest.digest);
+    now(store.commit(commit)).unwrap();
+    Image { layer, manifest }
+}
+
+fn check(store: &Store, tag: &str, image: &Image) {
+    let repository = repository();
+    let mine = store.mine();
+    let link = mine.read(&layout::tag(&repository, &tag.parse().unwrap()), layout::MAX_LINK).unwrap().unwrap();
+    assert_eq!(layout::parse_link(&link), Some(image.manifest.digest));
+    for blob in [&image.layer, &image.manifest] {
+        let entry = mine.lookup(&layout::blob(&blob.digest)).unwrap().unwrap();
+        assert_eq!(entry.cid, blob.root.cid);
+        assert_eq!(mine.size(&entry).unwrap(), blob.size);
+        assert_eq!(store.blob(&blob.digest).unwrap().unwrap().size, blob.size);
+        // The same bytes by way of the tree, as an IPFS peer reads them.
+        let read = mine.read_entry(&entry, u64::MAX).unwrap();
+        assert_eq!(Digest::of(Algorithm::Sha256, &read), blob.digest);
+    }
+    assert!(mine.has_repository(&repository).unwrap());
+    assert_eq!(store.repositories(&TreeKey::MINE, None, 9).unwrap(), ["foo/bar"]);
+    assert!(store.tags(&TreeKey::MINE, &repository, None, 9).unwrap().contains(&tag.to_owned()));
+    assert_eq!(store.tags_of(&TreeKey::MINE, &repository, &image.manifest.digest).unwrap(), [tag.parse().unwrap()]);
+}
+
+#[test]
+fn a_push_is_there_before_and_after_a_fold_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let image = push(&store, "v1", 1, 3_000_000);
+    check(&store, "v1", &image);
+    now(store.fold()).unwrap();
+    check(&store, "v1", &image);
+    let (root, sequence) = (store.root(), store.state().sequence);
+    store.close().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!((store.root(), store.state().sequence), (root, sequence));
+    check(&store, "v1", &image);
+}
+
+#[test]
+fn a_stop_without_warning_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let first = push(&store, "v1", 1, 100);
+    now(store.fold()).unwrap();
+    let second = push(&store, "v2", 2, 2_500_000);
+    // A copy is what a crash leaves, but for the page cache.
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(dir.path(), copy.path());
+    drop(store);
+    let store = Store::open(copy.path()).unwrap();
+    check(&store, "v1", &first);
+    check(&store, "v2", &second);
+}
+
+#[test]
+fn without_its_index_the_store_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let first = push(&store, "v1", 1, 3_000_000);
+    now(store.fold()).unwrap();
+    let second = push(&store, "v2", 2, 0);
+    now(store.fold()).unwrap();
+    let root = store.root();
+    store.close().unwrap();
+    std::fs::remove_dir_all(dir.path().join("db")).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.root(), root);
+    check(&store, "v1", &first);
+    check(&store, "v2", &second);
+    store.close().unwrap();
+}
+
+#[test]
+fn a_deleted_tag_is_gone_from_tree_and_lists() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let image = push(&store, "v1", 1, 10);
+    now(store.fold()).unwrap();
+    let before = store.root();
+    push(&store, "v2", 2, 10);
+    let mut commit = Commit::new();
+    commit.remove(layout::tag_dir(&repository(), &"v2".parse().unwrap()));
+    now(store.commit(commit)).unwrap();
+    let gone = |store: &Store| {
+        assert!(store.mine().lookup(&layout::tag(&repository(), &"v2".parse().unwrap())).unwrap().is_none());
+        assert_eq!(store.tags(&TreeKey::MINE, &repository(), None, 9).unwrap(), ["v1"]);
+        check(store, "v1", &image);
+    };
+    gone(&store);
+    now(store.fold()).unwrap();
+    gone(&store);
+    assert_ne!(store.root(), before);
+    let mut commit = Commit::new();
+    commit.remove(layout::revision_dir(&repository(), &image.manifest.digest));
+    now(store.commit(commit)).unwrap();
+    assert_eq!(store.repositories(&TreeKey::MINE, None, 9).unwrap(), ["foo/bar"], "v2's manifest is still there");
+}
+
+#[test]
+fn a_followed_root_is_adopted_with_its_lists_and_survives() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let publisher = Store::open(theirs.path()).unwrap();
+    let image = push(&publisher, "v1", 1, 2_000_000);
+    now(publisher.fold()).unwrap();
+    let first = publisher.root();
+    push(&publisher, "v2", 2, 5);
+    now(publisher.fold()).unwrap();
+    let second = publisher.root();
+
+    let store = Store::open(ours.path()).unwrap();
+    let (name, eager) = ("k51", 16 * 1024);
+    adopt(&store, &publisher, name, None, first, 1, eager);
+    adopt(&store, &publisher, name, Some(first), second, 2, eager);
+    let look = |store: &Store| {
+        let tree = store.trees().into_iter().nth(1).unwrap();
+        assert_eq!(tree.name(), Some(name));
+        assert_eq!(store.tags(tree.key(), &repository(), None, 9).unwrap(), ["v1", "v2"]);
+        assert_eq!(store.repositories(tree.key(), None, 9).unwrap(), ["foo/bar"]);
+        assert!(store.tags(&TreeKey::MINE, &repository(), None, 9).unwrap().is_empty());
+        let link = tree.read(&layout::tag(&repository(), &"v1".parse().unwrap()), 256).unwrap().unwrap();
+        assert_eq!(layout::parse_link(&link), Some(image.manifest.digest));
+        let entry = tree.lookup(&layout::blob(&image.layer.digest)).unwrap().unwrap();
+        assert_eq!(tree.size(&entry).unwrap(), image.layer.size);
+    };
+    look(&store);
+    store.close().unwrap();
+    std::fs::remove_dir_all(ours.path().join("db")).unwrap();
+    let store = Store::open(ours.path()).unwrap();
+    look(&store);
+    now(store.unfollow(name)).unwrap();
+    assert_eq!(store.trees().len(), 1);
+}
+
+fn adopt(
+    store: &Store,
+    publisher: &Store,
+    name: &str,
+    old: Option<cid::Cid>,
+    new: cid::Cid,
+    sequence: u64,
+    eager: u64,
+) {
+    let blocks = publisher.blocks_between(old, new, eager, 1 << 20).unwrap().unwrap();
+    store.put_blocks(&blocks).unwrap();
+    store.sync_blocks().unwrap();
+    let mut differences = Vec::new();
+    let missing = Diff::new(old, new, eager).advance(store, &mut |difference| differences.push(difference)).unwrap();
+    assert!(missing.is_empty(), "what lies between two roots is all that a follower lacks");
+    let record = bytes::Bytes::from_static(b"record");
+    now(store.adopt(Adoption { name: name.to_owned(), root: new, sequence, record, differences })).unwrap();
+}
+
+#[test]
+fn a_fetched_blob_answers_to_its_cid_and_a_wrong_digest_is_dropped() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let publisher = Store::open(theirs.path()).unwrap();
+    let image = push(&publisher, "v1", 1, 2_500_000);
+    let store = Store::open(ours.path()).unwrap();
+    store.put_blocks(&image.layer.root.nodes).unwrap();
+    for digest in [Digest::of(Algorithm::Sha256, b"other"), image.layer.digest] {
+        let mut partial = store.begin_partial(&digest, image.layer.size).unwrap();
+        let mut leaves = crate::dag::file::Leaves::new(image.layer.root.cid, None);
+        let mut all = Vec::new();
+        while let crate::dag::file::Step::Leaf(leaf) = leaves.next(&publisher).unwrap() {
+            all.push(leaf);
+        }
+        // Out of order, as peers send them.
+        all.rotate_left(1);
+        for leaf in &all {
+            let block = publisher.need(&leaf.cid).unwrap();
+            partial.write(leaf.offset, &leaf.cid, &block, &block).unwrap();
+        }
+        let finished = partial.finish(&image.layer.root.cid);
+        if digest == image.layer.digest {
+            assert_eq!(finished.unwrap().size, image.layer.size);
+            assert_eq!(store.need(&all[0].cid).unwrap().len() as u64, all[0].len);
+        } else {
+            assert!(finished.is_err());
+            assert!(store.blob(&digest).unwrap().is_none());
+        }
+    }
+    assert_eq!(std::fs::read_dir(ours.path().join("partial")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_second_opener_a_newer_format_and_a_foreign_directory_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert!(matches!(Store::open(dir.path()), Err(OpenError::Locked { .. })));
+    store.close().unwrap();
+    std::fs::write(dir.path().join("VERSION"), "2\n").unwrap();
+    assert!(matches!(Store::open(dir.path()), Err(OpenError::Newer { found: 2, .. })));
+    let foreign = tempfile::tempdir().unwrap();
+    std::fs::write(foreign.path().join("thesis.txt"), "x").unwrap();
+    assert!(matches!(Store::open(foreign.path()), Err(OpenError::Foreign { .. })));
+    assert_eq!(std::fs::read_dir(foreign.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn an_unknown_block_is_not_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let cid = crate::block::cid_of(crate::block::RAW, b"nobody has this");
+    assert!(store.get(&cid).unwrap().is_none() && store.size(&cid).unwrap().is_none());
+    assert!(matches!(store.need(&cid), Err(BlockError::Missing(_))));
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    for item in std::fs::read_dir(from).unwrap() {
+        let item = item.unwrap();
+        let target = to.join(item.file_name());
+        if item.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_dir(&item.path(), &target);
+        } else {
+            std::fs::copy(item.path(), &target).unwrap();
+        }
+    }
+}

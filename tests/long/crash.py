@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""Kills a writer in the middle of pushes, again and again, and looks for what it had acknowledged.
+
+Started by crash.sh, inside A's network namespace. In each round A runs under load until it dies: at a random moment by
+kill -9, or by itself at a named fail point (SAMPAN_FAILPOINT=name:n ends the process at the n-th pass of that point).
+With a device, the file system under A's data is cut off instead, without a flush of its log, so that what was not
+synced is gone as in a power cut. Then A starts on the same data, and
+ - it is ready in bounded time,
+ - every acknowledged blob and manifest is there, byte for byte, and each tag shows its last acknowledged value, or one
+   that was sent later and never answered,
+ - its sequence is not lower than any that was seen before.
+B follows A all the time and must never see an older root than one it saw, and the same root for the same sequence.
+"""
+
+import argparse
+import fcntl
+import http.client
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "outer"))
+sys.dont_write_bytecode = True
+
+from load import Ledger, Load, check, counts  # noqa: E402
+from oci import Registry  # noqa: E402
+
+READY = 20       # seconds from a start to the first answer
+UNDER_LOAD = 6   # seconds that a fail point has to be reached
+AFTER_CUT = 0.3  # seconds of load after a device was cut: nothing may be acknowledged then that is not kept
+CONVERGE = 60    # seconds until B shows A's last root
+A, B = "127.0.0.1:5000", "10.77.0.2:5000"
+
+# Linux: fs/ext4/ext4.h
+EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
+NOLOGFLUSH = (2).to_bytes(4, sys.byteorder)
+
+
+class Broken(Exception):
+    """What must not happen has happened."""
+
+
+class Node:
+    def __init__(self, binary, data, log, *flags, namespace=None):
+        enter = ["nsenter", f"--net={namespace}"] if namespace else []
+        # The node dies with this script.
+        self.start_line = [*enter, "setpriv", "--pdeathsig", "KILL", binary, "serve", "--data", data, *flags]
+        self.status_line = [binary, "status", "--data", data, "--json"]
+        self.log, self.process = log, None
+
+    def start(self, fail_point=None):
+        environment = dict(os.environ, **({"SAMPAN_FAILPOINT": fail_point} if fail_point else {}))
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(self.start_line, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def kill(self, how=signal.SIGKILL):
+        self.process.send_signal(how)
+        self.process.wait(timeout=30)
+
+    def ready(self, address):
+        """Seconds until the node answers; None if it died."""
+        began = time.monotonic()
+        while time.monotonic() - began < READY:
+            if not self.alive():
+                return None
+            try:
+                registry = Registry(address, timeout=READY)
+                if registry.request("GET", "/v2/").status == 200:
+                    return time.monotonic() - began
+            except (OSError, http.client.HTTPException):
+                pass
+            time.sleep(0.01)
+        raise Broken(f"no answer from {address} within {READY} s")
+
+    def status(self):
+        """The node's status, or None while it cannot be asked."""
+        answer = subprocess.run(self.status_line, capture_output=True, timeout=30, check=False)
+        return json.loads(answer.stdout) if answer.returncode == 0 else None
+
+
+class Watch(threading.Thread):
+    """Asks B what it sees of A, all the time."""
+
+    def __init__(self, follower):
+        super().__init__(daemon=True)
+        self.follower, self.broken = follower, []
+        self.sequence, self.roots = -1, {}
+
+    def run(self):
+        while True:
+            self.look()
+            time.sleep(0.25)
+
+    def look(self):
+        status = self.follower.status()
+        for seen in (status or {}).get("follows", []):
+            sequence, root = seen.get("sequence"), seen.get("root")
+            if sequence is None or root is None:
+                continue
+            if sequence < self.sequence:
+                self.broken.append(f"B went back from sequence {self.sequence} to {sequence}")
+            if self.roots.setdefault(sequence, root) != root:
+                self.broken.append(f"B saw two roots for sequence {sequence}: {self.roots[sequence]} and {root}")
+            self.sequence = max(self.sequence, sequence)
+
+
+class Disk:
+    """A's data on ext4 on a loop device, which can be cut off."""
+
+    def __init__(self, image, mount_point):
+        self.image, self.mount_point = image, mount_point
+        os.makedirs(mount_point, exist_ok=True)
+        subprocess.run(["truncate", "--size", "8G", image], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+        self.mount()
+
+    def mount(self):
+        subprocess.run(["mount", "-o", "loop", self.image, self.mount_point], check=True)
+
+    def cut(self):
+        directory = os.open(self.mount_point, os.O_RDONLY)
+        try:
+            fcntl.ioctl(directory, EXT4_IOC_SHUTDOWN, NOLOGFLUSH)
+        finally:
+            os.close(directory)
+
+    def replay(self):
+        """Unmounts and mounts again: what is on the device now is what a machine finds after a power cut."""
+        subprocess.run(["umount", self.mount_point], check=True)
+        self.mount()
+
+
+class Run:
+    def __init__(self, options):
+        self.options, self.random = options, random.Random(options.seed)
+        work = options.work
+        self.disk = Disk(f"{work}/disk.img", f"{work}/disk") if options.device else None
+        data = f"{work}/disk/a" if self.disk else f"{work}/a"
+        self.writer = Node(options.sampan, data, f"{work}/a.log")
+        self.writer.start()
+        self.writer.ready(A)
+        name = self.writer.status()["name"]
+        self.follower = Node(options.sampan, f"{work}/b", f"{work}/b.log", "--addr", "0.0.0.0:5000", "--follow", name,
+                             namespace=options.follower_namespace)
+        self.follower.start()
+        self.follower.ready(B)
+        self.watch = Watch(self.follower)
+        self.watch.start()
+        self.ledger, self.sequence, self.slowest = Ledger(), 0, 0.0
+        listed = subprocess.run([options.sampan, "failpoints"], capture_output=True, text=True, check=False)
+        self.fail_points = [] if self.disk else listed.stdout.split()
+        self.random.shuffle(self.fail_points)
+        self.reached = set()
+        if not self.fail_points and not self.disk:
+            raise Broken("the binary names no fail points")
+
+    def round(self, number):
+        fail_point = self.fail_point(number)
+        self.writer.kill(self.random.choice([signal.SIGKILL, signal.SIGTERM]))
+        before = counts(self.ledger)
+        self.writer.start(fail_point)
+        died_itself = self.writer.ready(A) is None or self.load(number, fail_point)
+        if died_itself and not fail_point:
+            raise Broken("A died without being killed")
+        if died_itself:
+            self.reached.add(fail_point.split(":")[0])
+        if self.disk:
+            self.disk.replay()
+        self.writer.start()
+        ready = self.writer.ready(A)
+        if ready is None:
+            raise Broken("A does not start on its data any more")
+        self.slowest = max(self.slowest, ready)
+        wrong = check(self.ledger, A, before) + self.watch.broken + self.sequence_wrong()
+        if wrong:
+            raise Broken("\n  ".join(wrong[:20]))
+        now = counts(self.ledger)
+        how = f"at {fail_point}" if died_itself else "device cut" if self.disk else "kill -9"
+        print(f"round {number}: {how}; {now[0] - before[0]} blobs and {now[1] - before[1]} manifests kept, "
+              f"ready in {ready * 1000:.0f} ms, B at sequence {self.watch.sequence}", flush=True)
+
+    def fail_point(self, number):
+        """Every other round, each point in turn."""
+        if not self.fail_points or number % 2 == 0:
+            return None
+        name = self.fail_points[number // 2 % len(self.fail_points)]
+        return f"{name}:{self.random.choice([1, 1, 2, 5, 20])}"
+
+    def load(self, number, fail_point):
+        """Runs the load until A is dead; true if it died by itself."""
+        load = Load(self.ledger, A, self.options.seed * 1_000_003 + number)
+        deadline = time.monotonic() + (UNDER_LOAD if fail_point else self.random.uniform(0.05, 1.5))
+        while time.monotonic() < deadline and load.running():
+            time.sleep(0.002)
+        refusals = list(self.ledger.refusals)
+        if self.disk:
+            self.disk.cut()
+            time.sleep(AFTER_CUT)
+        died_itself = not self.writer.alive()
+        self.writer.kill()
+        load.stop()
+        self.ledger.refusals.clear()
+        if refusals:
+            raise Broken(f"A refused while it was healthy: {refusals[0]}")
+        return died_itself
+
+    def sequence_wrong(self):
+        status = self.writer.status()
+        if status is None:
+            return ["A answers HTTP, but not its control socket"]
+        floor = max(self.sequence, self.watch.sequence)
+        if status["sequence"] < floor:
+            return [f"A's sequence fell from {floor} to {status['sequence']}"]
+        self.sequence = status["sequence"]
+        return []
+
+    def converge(self):
+        """At the end everything acknowledged is read again from A, and B shows A's root and tags."""
+        wrong = check(self.ledger, A, (0, 0))
+        deadline = time.monotonic() + CONVERGE
+        while time.monotonic() < deadline:
+            mine, theirs = self.writer.status(), self.follower.status()
+            if mine and theirs and [f["root"] for f in theirs["follows"]] == [mine["root"]]:
+                break
+            time.sleep(0.1)
+        else:
+            wrong.append(f"B does not show A's root after {CONVERGE} s")
+        registry = Registry(B, timeout=60)
+        for (repository, name), tag in self.ledger.tags.items():
+            seen = registry.manifest(repository, name, "HEAD").headers["Docker-Content-Digest"]
+            if seen != tag.acknowledged:
+                wrong.append(f"B shows {seen} for {repository}:{name}, A {tag.acknowledged}")
+        wrong += self.watch.broken
+        if wrong:
+            raise Broken("\n  ".join(wrong[:20]))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sampan", required=True)
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--follower-namespace", required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--device", choices=["ext4"])
+    options = parser.parse_args()
+    number = 0
+    try:
+        run = Run(options)
+        for number in range(1, options.rounds + 1):
+            run.round(number)
+        run.converge()
+    except Broken as broken:
+        sys.exit(f"crash: FAILED in round {number}, --seed {options.seed}:\n  {broken}")
+    blobs, manifests = counts(run.ledger)
+    unreached = sorted(set(run.fail_points[:(options.rounds + 1) // 2]) - run.reached)
+    print(f"crash: {options.rounds} rounds, seed {options.seed}: all of {blobs} blobs, {manifests} manifests and "
+          f"{len(run.ledger.tags)} tags kept; slowest start {run.slowest * 1000:.0f} ms; "
+          f"{len(run.reached)} fail points reached" + (f", not reached: {' '.join(unreached)}" if unreached else ""))
+
+
+if __name__ == "__main__":
+    main()

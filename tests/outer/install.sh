@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Installs what the outer tests need, each thing once: Go programs at a pinned version and cargo-deny into
+# tests/.cache/bin, everything else as Debian packages, and only what is missing.
+#
+#   tests/outer/install.sh              everything that tests/run uses
+#   tests/outer/install.sh crane jq     only these (a tool's name, as in the lists below)
+set -euo pipefail
+
+CACHE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.cache
+
+# A Go program: its command, module and version.
+go_tool() {
+    case $1 in
+        crane) echo github.com/google/go-containerregistry/cmd/crane v0.22.1 ;;
+        regctl) echo github.com/regclient/regclient/cmd/regctl v0.11.7 ;;
+        conformance) echo github.com/opencontainers/distribution-spec/conformance v0.0.0-20260831232431-97274622c111 ;;
+        registry) echo github.com/distribution/distribution/v3/cmd/registry v3.1.2 ;;
+        *) return 1 ;;
+    esac
+}
+
+# A Debian package: the package that brings the command.
+debian_package() {
+    case $1 in
+        dockerd) echo docker.io ;;
+        ip) echo iproute2 ;;
+        nginx) echo nginx-light ;;
+        mkfs.ext4) echo e2fsprogs ;;
+        iptables | podman | skopeo | python3 | curl | jq | wrk | shellcheck) echo "$1" ;;
+        *) return 1 ;;
+    esac
+}
+
+CARGO_DENY=0.20.2
+
+install_go() {
+    local name=$1 module=$2 version=$3 stamp=$CACHE/bin/.$1-$3
+    [[ -x $CACHE/bin/$name && -e $stamp ]] && return
+    echo "installing $name $version"
+    GOBIN=$CACHE/bin GOFLAGS=-buildvcs=false nice go install "$module@$version"
+    touch "$stamp"
+}
+
+install_cargo_deny() {
+    [[ -x $CACHE/bin/cargo-deny ]] && "$CACHE/bin/cargo-deny" --version | grep -qF " $CARGO_DENY" && return
+    echo "installing cargo-deny $CARGO_DENY"
+    nice cargo install --quiet --locked --root "$CACHE" --version "$CARGO_DENY" cargo-deny
+}
+
+install_debian() {
+    (($#)) || return 0
+    echo "installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update
+    apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+}
+
+mkdir -p "$CACHE/bin"
+(($#)) || set -- crane regctl conformance cargo-deny dockerd iptables podman skopeo ip jq curl python3
+missing=()
+for tool in "$@"; do
+    if [[ $tool == cargo-deny ]]; then
+        install_cargo_deny
+    elif pin=$(go_tool "$tool"); then
+        # shellcheck disable=SC2086 # two words: the module and its version
+        install_go "$tool" $pin
+    elif package=$(debian_package "$tool"); then
+        command -v "$tool" >/dev/null || missing+=("$package")
+    else
+        echo "install.sh knows no tool named $tool" >&2
+        exit 2
+    fi
+done
+install_debian "${missing[@]}"
