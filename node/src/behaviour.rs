@@ -8,7 +8,7 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{gossipsub, identify, mdns, ping};
 
-use crate::config::Config;
+use crate::config::{Config, peer_of};
 use crate::dht::Scoped;
 use crate::gossip::{self, GossipError};
 use crate::scope::Gate;
@@ -71,9 +71,13 @@ impl Behaviour {
             .with_max_established(Some(MAX_CONNECTIONS))
             .with_max_established_per_peer(Some(MAX_PER_PEER));
         let ping = ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_TIMEOUT);
+        let mut limits = connection_limits::Behaviour::new(limits);
+        for peer in config.peers.iter().filter_map(peer_of) {
+            limits.bypass_peer_id(&peer);
+        }
         Ok(Self {
             gate: Gate::new(config.network.scope()),
-            limits: connection_limits::Behaviour::new(limits),
+            limits,
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
             mdns: mdns.map_err(BehaviourError::Mdns)?.into(),

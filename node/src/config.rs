@@ -1,10 +1,14 @@
 //! What a node is started with.
 
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use libp2p::multiaddr::Multiaddr;
+use libp2p::PeerId;
+use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::pnet::PreSharedKey;
 
+use crate::bitswap::Serving;
 use crate::key::Keypair;
 use crate::scope::Scope;
 
@@ -25,6 +29,8 @@ pub struct Config {
     pub agent: String,
     /// Look for peers on the LAN by multicast.
     pub mdns: bool,
+    /// Who may fetch blocks from this node.
+    pub serving: Serving,
 }
 
 /// Whom a node talks to.
@@ -81,17 +87,14 @@ impl FromStr for SwarmKey {
     }
 }
 
-impl std::fmt::Debug for SwarmKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for SwarmKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SwarmKey({})", self.fingerprint())
     }
 }
 
 /// All interfaces, TCP and QUIC, IPv4 and IPv6. A machine without IPv6 skips its addresses.
 pub fn default_listen() -> Vec<Multiaddr> {
-    use libp2p::multiaddr::Protocol;
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
     let interfaces = [Protocol::Ip4(Ipv4Addr::UNSPECIFIED), Protocol::Ip6(Ipv6Addr::UNSPECIFIED)];
     interfaces
         .into_iter()
@@ -102,6 +105,14 @@ pub fn default_listen() -> Vec<Multiaddr> {
             [tcp, quic]
         })
         .collect()
+}
+
+/// The peer id that an address ends in.
+pub(crate) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
+    match address.iter().last() {
+        Some(Protocol::P2p(peer)) => Some(peer),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ const WAN_QUERY: Duration = Duration::from_secs(60);
 /// kubo's concurrency, alpha.
 const PARALLELISM: NonZeroUsize = NonZeroUsize::new(10).expect("10 is not zero");
 /// How long the network keeps values and providers (kad-dht specification).
-const RECORD_TTL: Duration = Duration::from_secs(48 * 60 * 60);
+pub(crate) const RECORD_TTL: Duration = Duration::from_secs(48 * 60 * 60);
 const PROVIDE_EVERY: Duration = Duration::from_secs(22 * 60 * 60);
 /// Records held for others: at most 5 MiB.
 const MAX_RECORDS: usize = 512;

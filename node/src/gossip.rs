@@ -3,11 +3,13 @@
 //! Only the settings stand here; what is passed on is decided where records are judged.
 
 use libp2p::gossipsub::{
-    Behaviour, ConfigBuilder, IdentTopic, Message, MessageAuthenticity, MessageId, ValidationMode,
+    AllowAllSubscriptionFilter, Behaviour, ConfigBuilder, IdentTopic, MaxCountSubscriptionFilter, Message,
+    MessageAuthenticity, MessageId, ValidationMode,
 };
 use libp2p::identity::Keypair;
 
 use crate::name::Name;
+use crate::names::MAX_NAMES;
 
 /// A record is at most 10 KiB; the rest is room for the frame.
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -28,7 +30,13 @@ pub(crate) fn behaviour() -> Result<Behaviour, GossipError> {
     // An author of its own for each start: kubo remembers the highest number that it has seen of an
     // author, and the numbers begin at the clock, which on a board without a battery may step back.
     let author = Keypair::generate_ed25519();
-    Behaviour::new(MessageAuthenticity::Signed(author), config).map_err(|error| GossipError(error.to_owned()))
+    let filter = MaxCountSubscriptionFilter {
+        filter: AllowAllSubscriptionFilter {},
+        max_subscribed_topics: MAX_NAMES,
+        max_subscriptions_per_request: MAX_NAMES,
+    };
+    Behaviour::new_with_subscription_filter(MessageAuthenticity::Signed(author), config, filter)
+        .map_err(|error| GossipError(error.to_owned()))
 }
 
 pub(crate) fn topic(name: &Name) -> IdentTopic {

@@ -15,6 +15,7 @@ use crate::command::Command;
 use crate::event::{Counters, Stats};
 use crate::ipns::{Record, RecordError};
 use crate::name::Name;
+use crate::names::MAX_NAMES;
 use crate::peers::Peer;
 
 /// The node's own steps of stopping have shorter deadlines; this one is for a task that is stuck.
@@ -44,7 +45,7 @@ pub enum PublishError {
     Record(#[from] RecordError),
     #[error("a newer record of the name is known already; raise the sequence above it")]
     Older,
-    #[error("too many names are published or followed; the node carries 256")]
+    #[error("too many names are published or followed; the node carries {}", MAX_NAMES)]
     TooMany,
     #[error("the node has stopped")]
     Stopped,
@@ -52,7 +53,7 @@ pub enum PublishError {
 
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    #[error("too many names are published or followed; the node carries 256")]
+    #[error("too many names are published or followed; the node carries {}", MAX_NAMES)]
     TooMany,
     #[error("the node has stopped")]
     Stopped,

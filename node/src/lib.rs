@@ -1,12 +1,53 @@
-mod config;
-mod dht;
-mod gossip;
-pub mod fetch;
-pub mod follow;
-mod frame;
+//! Sampan's IPFS node: a libp2p swarm with bitswap, IPNS, pubsub, two DHTs and discovery.
+//!
+//! [`start`] binds the listeners and hands out a [`Node`], through which everything is asked, and
+//! [`Events`], through which it tells what came in. One task owns the swarm. The program's side is
+//! reached through two ports: [`sampan_storage::Blocks`] for what peers may fetch, and [`Records`] for
+//! what is published and followed here.
+//!
+//! This crate knows no HTTP and no registry. libp2p's types end here, but for [`PeerId`] and [`Multiaddr`].
+
+pub mod bitswap;
 pub mod ipns;
 pub mod key;
 pub mod name;
+
+mod answers;
+mod behaviour;
+mod command;
+mod config;
+mod dht;
+mod dialer;
+mod event;
+mod fetch;
+mod follow;
+mod frame;
+mod gossip;
+mod handle;
+mod names;
+mod peers;
+mod ports;
+mod queries;
 mod records;
 mod scope;
+mod start;
 mod transport;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use behaviour::BehaviourError;
+pub use config::{Config, DEFAULT_PORT, Network, SwarmKey, SwarmKeyError, default_listen};
+pub use event::{Event, Events, Refusal, Stats};
+pub use follow::MAX_NODES;
+pub use gossip::GossipError;
+pub use handle::{ConnectError, FollowError, Node, PublishError, Published};
+pub use key::{KeyError, KeyFile, Keypair};
+pub use libp2p::PeerId;
+pub use libp2p::multiaddr::Multiaddr;
+pub use name::{Name, ParseNameError};
+pub use peers::{Direction, Peer};
+pub use records::{MemoryRecords, Records};
+pub use start::{StartError, start};
+pub use transport::TransportError;

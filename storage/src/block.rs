@@ -100,13 +100,23 @@ pub trait Blocks: Send + Sync {
 /// Blocks in memory: the twin for tests, and scratch space while a tree is rebuilt.
 #[derive(Debug, Default)]
 pub struct MemoryBlocks {
-    blocks: Mutex<HashMap<Vec<u8>, Bytes>>,
+    blocks: Mutex<HashMap<Vec<u8>, Block>>,
 }
 
 impl MemoryBlocks {
     pub fn put(&self, block: &Block) {
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        blocks.insert(block.cid.hash().to_bytes(), block.data.clone());
+        blocks.insert(block.cid.hash().to_bytes(), block.clone());
+    }
+
+    pub fn remove(&self, cid: &Cid) {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner).remove(&cid.hash().to_bytes());
+    }
+
+    /// Takes everything out.
+    pub fn take(&self) -> Vec<Block> {
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.drain().map(|(_, block)| block).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -124,7 +134,7 @@ impl Blocks for MemoryBlocks {
             return Ok(Some(data));
         }
         let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(blocks.get(&cid.hash().to_bytes()).cloned())
+        Ok(blocks.get(&cid.hash().to_bytes()).map(|block| block.data.clone()))
     }
 
     fn size(&self, cid: &Cid) -> Result<Option<usize>, BlockError> {

@@ -253,9 +253,9 @@ fn put_length(out: &mut Vec<u8>, length: usize) {
 fn put_cbor_head(out: &mut Vec<u8>, major: u8, value: u64) {
     match value {
         0..=23 => out.push(major << 5 | value as u8),
-        24..=0xff => out.extend([major << 5 | 24, value as u8]),
+        24..=0xff => out.extend([major << 5 | 0x18, value as u8]),
         _ => {
-            out.push(major << 5 | 25);
+            out.push(major << 5 | 0x19);
             out.extend((value.min(u64::from(u16::MAX)) as u16).to_be_bytes());
         }
     }
@@ -263,7 +263,7 @@ fn put_cbor_head(out: &mut Vec<u8>, major: u8, value: u64) {
 
 fn cbor_head(from: &mut &[u8]) -> Option<(u8, u64)> {
     let (first, rest) = from.split_first()?;
-    let width = match first & 31 {
+    let width = match first & 0x1f {
         value @ 0..=23 => {
             *from = rest;
             return Some((first >> 5, u64::from(value)));

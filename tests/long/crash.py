@@ -25,7 +25,6 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "outer"))
-sys.dont_write_bytecode = True
 
 from load import Ledger, Load, check, counts  # noqa: E402
 from oci import Registry  # noqa: E402

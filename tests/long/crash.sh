@@ -15,7 +15,7 @@ lan a b
 # rounds [flags of crash.py]: in A's namespace, each time on new data.
 rounds() {
     rm -rf "$WORK/a" "$WORK/b" "$WORK"/*.log
-    PYTHONDONTWRITEBYTECODE=1 inside a python3 "$ROOT/tests/long/crash.py" --sampan "$SAMPAN" --work "$WORK" \
+    inside a python3 "$ROOT/tests/long/crash.py" --sampan "$SAMPAN" --work "$WORK" \
         --follower-namespace "/run/netns/$(namespace_of b)" "$@"
 }
 

@@ -131,13 +131,21 @@ pulls b :v1 "$v1"
 pulls b :v2 "$v2"
 say "B without db/ and without A: same lists and pulls"
 
-# ---- B loses everything while A runs
+# ---- B loses everything
 
-serve a
 stop b
 rm -rf "$WORK/b"
 follow
-eventually $MEET "B recovers" has b :latest "$v2"
+if digest_at b :v1 >/dev/null 2>&1; then fail "B has a tag from nowhere"; elif (($? == 124)); then fail "B hangs on a name that nobody publishes"; fi
+serve a
+eventually $MEET "B recovers when A comes" has b :latest "$v2"
+pulls b :v1 "$v1"
+say "B without data and without A answers at once that it has nothing, and recovers when A comes"
+
+stop b
+rm -rf "$WORK/b"
+follow
+eventually $MEET "B recovers while A runs" has b :latest "$v2"
 pulls b :v1 "$v1"
 pulls b :v2 "$v2"
 say "B lost its data and recovered from A"

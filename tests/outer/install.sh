@@ -56,7 +56,7 @@ install_debian() {
 }
 
 mkdir -p "$CACHE/bin"
-(($#)) || set -- crane regctl conformance cargo-deny dockerd iptables podman skopeo ip jq curl python3
+(($#)) || set -- crane conformance cargo-deny dockerd iptables podman skopeo ip mkfs.ext4 jq curl python3 shellcheck
 missing=()
 for tool in "$@"; do
     if [[ $tool == cargo-deny ]]; then

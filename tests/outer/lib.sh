@@ -4,7 +4,7 @@
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-export PATH=$ROOT/tests/.cache/bin:$PATH
+export PATH=$ROOT/tests/.cache/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 TEST=$(basename "$0")
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/sampan-${TEST%.*}.XXXXXX")
 

@@ -166,6 +166,11 @@ impl Behaviour {
         self.server.serving()
     }
 
+    #[cfg(test)]
+    pub(super) fn first_connection(&self, peer: &PeerId) -> Option<ConnectionId> {
+        self.peers.get(peer)?.connections.first().copied()
+    }
+
     fn obey(&mut self, command: Command) {
         let now = Instant::now();
         match command {
@@ -379,16 +384,15 @@ impl Behaviour {
     }
 
     fn poll_tick(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let tick = self.tick.get_or_insert_with(|| Box::pin(sleep(TICK)));
-        if tick.poll_unpin(cx).is_pending() {
-            return;
-        }
-        self.tick = None;
-        if self.tick(now) {
-            let mut tick = Box::pin(sleep(TICK));
-            // Registers the waker; 100 ms are never over yet.
-            let _ = tick.poll_unpin(cx);
-            self.tick = Some(tick);
+        while self.needs_tick() {
+            let tick = self.tick.get_or_insert_with(|| Box::pin(sleep(TICK)));
+            if tick.poll_unpin(cx).is_pending() {
+                return;
+            }
+            self.tick = None;
+            if !self.tick(now) {
+                return;
+            }
         }
     }
 
@@ -430,7 +434,12 @@ impl NetworkBehaviour for Behaviour {
                 self.counters.connected(established.peer_id);
                 self.survey = true;
             }
-            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, remaining_established, .. }) => {
+            FromSwarm::ConnectionClosed(ConnectionClosed {
+                peer_id,
+                connection_id,
+                remaining_established,
+                ..
+            }) => {
                 self.closed(peer_id, connection_id, remaining_established);
             }
             _ => {}
@@ -488,13 +497,12 @@ impl NetworkBehaviour for Behaviour {
             self.start_jobs();
             match self.jobs.poll_next_unpin(cx) {
                 Poll::Ready(Some(Ok(done))) => self.finished(done),
-                // The runtime shuts down: nothing is left to be done.
-                Poll::Ready(Some(Err(_)) | None) | Poll::Pending => break,
+                // The runtime shuts down and takes the job with it.
+                Poll::Ready(Some(Err(_))) => {}
+                Poll::Ready(None) | Poll::Pending => break,
             }
         }
-        if self.needs_tick() {
-            self.poll_tick(cx, now);
-        }
+        self.poll_tick(cx, now);
         self.open_lines(now);
         self.wants.assign(now);
         self.send();

@@ -79,7 +79,11 @@ async fn read_length<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<usiz
         let mut byte = [0];
         if stream.read(&mut byte).await? == 0 {
             let between = at == 0;
-            return if between { Ok(None) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) };
+            return if between {
+                Ok(None)
+            } else {
+                Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+            };
         }
         let [byte] = byte;
         length |= usize::from(byte & 0x7f) << (7 * at);
@@ -116,7 +120,10 @@ mod tests {
     #[tokio::test]
     async fn a_frame_above_4_mib_is_refused_before_it_is_read() {
         let bytes = [0x81, 0x80, 0x80, 0x02];
-        assert!(matches!(read(&mut Cursor::new(bytes), &budget()).await, Err(FrameError::TooLong(4_194_305))));
+        assert!(matches!(
+            read(&mut Cursor::new(bytes), &budget()).await,
+            Err(FrameError::TooLong(4_194_305))
+        ));
         let endless = [0xff; 12];
         assert!(matches!(read(&mut Cursor::new(endless), &budget()).await, Err(FrameError::Length)));
     }

@@ -10,12 +10,12 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use futures::{FutureExt as _, future};
-use libp2p::Stream;
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound, ProtocolsChange,
 };
 use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol};
+use libp2p::{Stream, StreamProtocol};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::frame::{self, FrameError};
@@ -144,7 +144,10 @@ impl Handler {
 
 impl std::fmt::Debug for Handler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handler").field("inbound", &self.inbound.len()).field("busy", &self.busy).finish_non_exhaustive()
+        f.debug_struct("Handler")
+            .field("inbound", &self.inbound.len())
+            .field("busy", &self.busy)
+            .finish_non_exhaustive()
     }
 }
 
@@ -174,7 +177,9 @@ impl ConnectionHandler for Handler {
 
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Protocols, Protocols, (), Lane>) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (stream, _), .. }) => {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: (stream, _), ..
+            }) => {
                 self.accept(stream);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
@@ -194,14 +199,14 @@ impl ConnectionHandler for Handler {
                 self.reports.push_back(Report::Broken(lane, breakage));
             }
             ConnectionEvent::RemoteProtocolsChange(change) => {
-                let (added, protocols) = match change {
-                    ProtocolsChange::Added(protocols) => (true, protocols),
-                    ProtocolsChange::Removed(protocols) => (false, protocols),
+                let ours = |protocol: &StreamProtocol| {
+                    self.versions.iter().any(|version| version.as_ref() == protocol.as_ref())
                 };
-                let mut protocols = protocols.map(AsRef::as_ref);
-                if protocols.any(|protocol: &str| self.versions.iter().any(|version| version.as_ref() == protocol)) {
-                    self.reports.push_back(Report::Speaks(added));
-                }
+                let speaks = match change {
+                    ProtocolsChange::Added(mut protocols) => protocols.any(ours).then_some(true),
+                    ProtocolsChange::Removed(mut protocols) => protocols.any(ours).then_some(false),
+                };
+                self.reports.extend(speaks.map(Report::Speaks));
             }
             _ => {}
         }
@@ -337,7 +342,7 @@ impl Outbound {
 
 /// The versions offered and accepted, best first.
 #[derive(Clone, Debug)]
-pub struct Protocols(Arc<[Version]>);
+pub struct Protocols(pub(super) Arc<[Version]>);
 
 impl UpgradeInfo for Protocols {
     type Info = Version;

@@ -226,7 +226,9 @@ impl Message {
             _ => None,
         };
         match (parse_cid(&wire.cid), presence) {
-            (Some(cid), Some(presence)) if self.presences.len() < MAX_ITEMS => self.presences.push((cid, presence)),
+            (Some(cid), Some(presence)) if self.presences.len() < MAX_ITEMS => {
+                self.presences.push((cid, presence))
+            }
             _ => self.skipped += 1,
         }
     }
@@ -261,7 +263,8 @@ impl Outgoing {
         }
         for (cid, data) in self.blocks {
             if version.has_prefixes() {
-                let head = WireBlock { prefix: Prefix::of(&cid).encode(), data: Bytes::new() }.encode_to_vec();
+                let head =
+                    WireBlock { prefix: Prefix::of(&cid).encode(), data: Bytes::new() }.encode_to_vec();
                 let mut data_key = BytesMut::new();
                 put_bytes_key(&mut data_key, 2, data.len());
                 put_bytes_key(&mut chunks.open, 3, head.len() + data_key.len() + data.len());
@@ -274,7 +277,10 @@ impl Outgoing {
         }
         if version.has_presences() {
             for (cid, presence) in &self.presences {
-                let wire = WirePresence { cid: cid.to_bytes().into(), kind: i32::from(*presence == Presence::DontHave) };
+                let wire = WirePresence {
+                    cid: cid.to_bytes().into(),
+                    kind: i32::from(*presence == Presence::DontHave),
+                };
                 let wire = wire.encode_to_vec();
                 put_bytes_key(&mut chunks.open, 4, wire.len());
                 chunks.open.put_slice(&wire);
@@ -461,7 +467,9 @@ mod tests {
 
     #[test]
     fn a_want_has_the_bytes_that_kubo_sends() {
-        let bytes = unhex("2e0a2c0a2a0a2401551220a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a44710012801");
+        let bytes = unhex(
+            "2e0a2c0a2a0a2401551220a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a44710012801",
+        );
         let entry = want(HELLO.parse().unwrap());
         assert_eq!(frame(Outgoing { entries: vec![entry], ..Outgoing::default() }, Version::V1_2), bytes);
         assert_eq!(read(&bytes), Message { entries: vec![entry], ..Message::default() });
@@ -479,9 +487,13 @@ mod tests {
 
     #[test]
     fn dont_have_has_the_bytes_that_kubo_sends() {
-        let bytes = unhex("2a22280a2401551220a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a4471001");
+        let bytes =
+            unhex("2a22280a2401551220a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a4471001");
         let presences = vec![(HELLO.parse().unwrap(), Presence::DontHave)];
-        assert_eq!(frame(Outgoing { presences: presences.clone(), ..Outgoing::default() }, Version::V1_2), bytes);
+        assert_eq!(
+            frame(Outgoing { presences: presences.clone(), ..Outgoing::default() }, Version::V1_2),
+            bytes
+        );
         assert_eq!(read(&bytes).presences, presences);
     }
 

@@ -230,9 +230,12 @@ impl Server {
         let mut batch = Batch { reserved: read.reserved, ..Batch::default() };
         for (cid, data) in blocks {
             let key = key(&cid);
-            let Some(want) = ledger.wants.get_mut(&key).filter(|want| want.state == State::Sending) else { continue };
+            let Some(want) = ledger.wants.get_mut(&key).filter(|want| want.state == State::Sending) else {
+                continue;
+            };
             // The sizes were looked up, so this is only for a store that changed them since.
-            let fits = |data: &Bytes| data.len() <= MAX_BLOCK && batch.bytes + data.len() <= BATCH + MAX_BLOCK;
+            let fits =
+                |data: &Bytes| data.len() <= MAX_BLOCK && batch.bytes + data.len() <= BATCH + MAX_BLOCK;
             if let Some(data) = data.filter(fits) {
                 batch.bytes += data.len();
                 batch.blocks.push(key);

@@ -61,9 +61,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_checked_has_no_name() {
-        for (version, codec, hash_code, hash_len) in
-            [(2, RAW, SHA2_256, 32), (0, RAW, SHA2_256, 32), (1, RAW, SHA2_256, 20), (1, RAW, 0, 12), (1, RAW, 0x1e, 32)]
-        {
+        for (version, codec, hash_code, hash_len) in [
+            (2, RAW, SHA2_256, 32),
+            (0, RAW, SHA2_256, 32),
+            (1, RAW, SHA2_256, 20),
+            (1, RAW, 0, 12),
+            (1, RAW, 0x1e, 32),
+        ] {
             assert_eq!(named(version, codec, hash_code, hash_len), None);
         }
     }

@@ -231,7 +231,9 @@ impl Wants {
         let Some(source) = self.sources.get_mut(&peer) else { return };
         for (cid, presence) in presences {
             let key = key(cid);
-            let Some(want) = self.wants.get_mut(&key).filter(|_| source.ledger.contains(&key)) else { continue };
+            let Some(want) = self.wants.get_mut(&key).filter(|_| source.ledger.contains(&key)) else {
+                continue;
+            };
             let asked = want.asked.is_some_and(|asked| asked.peer == peer);
             for (session, ..) in &want.askers {
                 let Some(sharer) = self.sessions.get_mut(session) else { continue };
@@ -275,7 +277,9 @@ impl Wants {
             if let Some(source) = self.sources.get_mut(&peer) {
                 source.delivered(block.data().len(), asked_at, now);
             }
-            let Some(want) = Self::drop_want(&mut self.wants, &mut self.sources, &mut self.ready, &key, Some(peer)) else {
+            let Some(want) =
+                Self::drop_want(&mut self.wants, &mut self.sources, &mut self.ready, &key, Some(peer))
+            else {
                 continue;
             };
             for (session, cid, size) in want.askers {
@@ -324,7 +328,11 @@ impl Wants {
         }
         for (key, want) in &mut self.wants {
             let Some(since) = want.stuck_since else { continue };
-            if want.answers.values().any(|answer| matches!(answer, Answer::Late(at) if now - *at >= MAX_TIMEOUT)) {
+            if want
+                .answers
+                .values()
+                .any(|answer| matches!(answer, Answer::Late(at) if now - *at >= MAX_TIMEOUT))
+            {
                 Self::make_ready(&mut self.ready, want, *key);
             } else if !want.reported && now.saturating_duration_since(since) >= NO_PROVIDER {
                 want.reported = true;
@@ -421,7 +429,8 @@ impl Wants {
         let order = self.opened;
         let askers = vec![(id, cid, size)];
         let (asked, answers) = (None, HashMap::new());
-        let want = Want { cid, order, size, askers, asked, answers, stuck_since: None, reported: false, moves: 0 };
+        let want =
+            Want { cid, order, size, askers, asked, answers, stuck_since: None, reported: false, moves: 0 };
         self.wants.insert(key, want);
         self.ready.insert(order, key);
         let peers: Vec<_> = self.sources.keys().copied().collect();
@@ -443,7 +452,10 @@ impl Wants {
             return;
         }
         let misses = |(session, ..): &(SessionId, Cid, usize)| {
-            self.sessions.get(session).and_then(|sharer| sharer.standings.get(&peer)).map_or(0, |known| known.misses)
+            self.sessions
+                .get(session)
+                .and_then(|sharer| sharer.standings.get(&peer))
+                .map_or(0, |known| known.misses)
         };
         let useless = want.askers.iter().all(|asker| misses(asker) >= useless_after);
         if !useless && source.ledger.len() < MAX_PROBES {
@@ -494,7 +506,10 @@ impl Wants {
 
     /// A want is late: it goes to another peer that may have it, or is said again to the same one.
     fn move_on(&mut self, key: &Key, now: Instant) {
-        let Some((asked, moves)) = self.wants.get(key).and_then(|want| Some((want.asked?, want.moves))) else { return };
+        let Some((asked, moves)) = self.wants.get(key).and_then(|want| Some((want.asked?, want.moves)))
+        else {
+            return;
+        };
         let patience = (MAX_TIMEOUT * 2_u32.saturating_pow(moves.min(8))).min(MAX_PATIENCE);
         let waited = now.saturating_duration_since(asked.at);
         // One that was late itself is tried again only when this one had its time.

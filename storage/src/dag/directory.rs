@@ -25,6 +25,9 @@ pub struct Entry {
     pub tsize: u64,
 }
 
+/// By name: where an entry leads, and its cumulative size.
+pub(super) type Entries = BTreeMap<String, (Cid, u64)>;
+
 /// What a block is, as far as a tree cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -92,7 +95,7 @@ pub fn update(
     if changes.contains_key("") {
         return Err(Malformed("an entry without a name cannot be written").at(dir.unwrap_or(&empty())));
     }
-    let mut entries = BTreeMap::new();
+    let mut entries = Entries::new();
     if let Some(dir) = dir {
         let block = blocks.need(dir)?;
         match form(dir, &block)? {
@@ -160,7 +163,7 @@ fn find(block: &Bytes, name: &str) -> Result<Option<Entry>, Malformed> {
     Ok(None)
 }
 
-fn basic(entries: BTreeMap<String, (Cid, u64)>) -> pb::Node {
+fn basic(entries: Entries) -> pb::Node {
     let data = Data::new(Kind::Directory);
     let link = |(name, (cid, tsize))| pb::Link { cid, name, tsize };
     pb::Node { links: entries.into_iter().map(link).collect(), data: Some(data.encode()) }
@@ -169,7 +172,7 @@ fn basic(entries: BTreeMap<String, (Cid, u64)>) -> pb::Node {
 fn build(
     blocks: &dyn Blocks,
     old: Option<&Cid>,
-    entries: BTreeMap<String, (Cid, u64)>,
+    entries: Entries,
     out: &mut Vec<Block>,
 ) -> Result<(Cid, u64), BlockError> {
     let length: usize = entries.iter().map(|(name, (cid, tsize))| pb::link_len(cid, name, *tsize)).sum();
@@ -227,8 +230,6 @@ mod tests {
     use super::*;
     use crate::block::{MemoryBlocks, RAW};
 
-    type Entries = BTreeMap<String, (Cid, u64)>;
-
     /// A name so long that a thousand of them cross the threshold.
     fn long(number: u32) -> String {
         format!("{number:0>200}")
@@ -242,7 +243,9 @@ mod tests {
         let blocks = MemoryBlocks::default();
         let mut out = Vec::new();
         let (cid, tsize) = build(&blocks, None, entries.clone(), &mut out).unwrap();
-        out.iter().for_each(|block| blocks.put(block));
+        for block in &out {
+            blocks.put(block);
+        }
         (blocks, cid, tsize)
     }
 
@@ -262,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_empty_directory_is_known() {
-        assert_eq!(basic(BTreeMap::new()).encode(), empty_block());
+        assert_eq!(basic(Entries::new()).encode(), empty_block());
         assert_eq!(empty().to_string(), "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354");
         let mut out = Vec::new();
         let made = update(&MemoryBlocks::default(), None, &BTreeMap::new(), &mut out).unwrap();
@@ -377,7 +380,9 @@ mod tests {
                 let changes = batch.iter().map(|(number, new)| (long(*number), new.map(value))).collect();
                 let mut out = Vec::new();
                 let (changed, tsize) = update(&blocks, Some(&dir), &changes, &mut out).unwrap();
-                out.iter().for_each(|block| blocks.put(block));
+                for block in &out {
+                    blocks.put(block);
+                }
                 dir = changed;
                 for (name, change) in changes {
                     match change {

@@ -1,11 +1,10 @@
 //! A directory as a trie of shards: look-ups, walks, and changes that touch only the shards on their paths.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use cid::Cid;
 
-use super::directory::{Entry, entry_len};
+use super::directory::{Entries, Entry, entry_len};
 use super::pb;
 use super::shard::{Fanout, Position, Shard, Slot, follow};
 use crate::block::{BlockError, Blocks};
@@ -125,8 +124,8 @@ impl Shard {
         &self,
         blocks: &dyn Blocks,
         limit: usize,
-    ) -> Result<Option<BTreeMap<String, (Cid, u64)>>, BlockError> {
-        let (mut entries, mut length) = (BTreeMap::new(), 0);
+    ) -> Result<Option<Entries>, BlockError> {
+        let (mut entries, mut length) = (Entries::new(), 0);
         let flow = self.for_each(blocks, &mut |entry| {
             length += entry_len(&entry);
             if length > limit {

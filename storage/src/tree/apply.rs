@@ -82,44 +82,44 @@ fn directory(
 ) -> Result<(Cid, u64), BlockError> {
     let mut updates = BTreeMap::new();
     for (name, changes) in below {
-        if let Some(update) = entry(blocks, dir, name, changes, made)? {
-            updates.insert(name.clone(), update);
-        }
+        let update = match entry(blocks, dir, name, changes, made)? {
+            Some(Change::Put { cid, tsize }) => Some((cid, tsize)),
+            Some(Change::Remove) => None,
+            None => continue,
+        };
+        updates.insert(name.clone(), update);
     }
     directory::update(blocks, dir, &updates, made)
 }
 
-/// What becomes of one entry: nothing (`None`), or its removal or new value.
+/// What becomes of one entry, if anything.
 fn entry(
     blocks: &dyn Blocks,
     dir: Option<&Cid>,
     name: &str,
     changes: &Changes,
     made: &mut Vec<Block>,
-) -> Result<Option<Option<(Cid, u64)>>, BlockError> {
-    let own = match changes.own {
-        Some(Change::Put { cid, tsize }) => Some(Some((cid, tsize))),
-        Some(Change::Remove) => Some(None),
-        None => None,
-    };
+) -> Result<Option<Change>, BlockError> {
+    let own = changes.own;
     if changes.below.is_empty() {
         return Ok(own);
     }
     let there = match (own, dir) {
-        (Some(own), _) => own,
-        (None, None) => None,
-        (None, Some(dir)) => directory::lookup(blocks, dir, name)?.map(|entry| (entry.cid, entry.tsize)),
+        (Some(Change::Put { cid, .. }), _) => Some(cid),
+        (None, Some(dir)) => directory::lookup(blocks, dir, name)?.map(|entry| entry.cid),
+        (Some(Change::Remove), _) | (None, None) => None,
     };
     let base = match there {
-        Some((cid, _)) if directory::is_directory(blocks, &cid)? => Some(cid),
+        Some(cid) if directory::is_directory(blocks, &cid)? => Some(cid),
         _ => None,
     };
     if base.is_none() && !changes.puts_below() {
         return Ok(own);
     }
-    let updated = directory(blocks, base.as_ref(), &changes.below, made)?;
-    if base == Some(updated.0) {
-        return Ok(own);
-    }
-    Ok(Some((updated.0 != directory::empty()).then_some(updated)))
+    let (cid, tsize) = directory(blocks, base.as_ref(), &changes.below, made)?;
+    Ok(match base {
+        Some(base) if base == cid => own,
+        _ if cid == directory::empty() => Some(Change::Remove),
+        _ => Some(Change::Put { cid, tsize }),
+    })
 }

@@ -40,7 +40,8 @@ pub struct Diff {
     ready: Vec<Task>,
     /// Tasks that found a block missing; they are tried again with the next call.
     waiting: Vec<Task>,
-    visits: usize,
+    /// How many more entries may be looked at.
+    pub(super) budget: usize,
 }
 
 #[derive(Debug)]
@@ -102,7 +103,7 @@ impl Diff {
         let entry = |cid| Entry { name: String::new(), cid, tsize: u64::MAX };
         let place = Place { path: "".into(), depth: 0 };
         let pair = Pair { place, old: old.map(entry), new: Some(entry(new)) };
-        Self { root: new, eager, ready: vec![Task::Entries(pair)], waiting: Vec::new(), visits: 0 }
+        Self { root: new, eager, ready: vec![Task::Entries(pair)], waiting: Vec::new(), budget: MAX_VISITS }
     }
 
     /// Goes as far as it can and reports each difference once, in no order. Returns the blocks that are missing
@@ -211,7 +212,7 @@ impl Diff {
         for (bucket, side) in is {
             buckets.entry(bucket).or_default().1 = side;
         }
-        self.visits += buckets.len();
+        self.budget = self.budget.saturating_sub(buckets.len());
         for (bucket, (old, new)) in buckets {
             match (&old, &new) {
                 // No shard, no level below: the names decide.
@@ -238,7 +239,7 @@ impl Diff {
             (Side::List(old), Side::List(new)) => (old, new),
             (old, new) => return self.push(Task::Sides(place.clone(), position, old, new)),
         };
-        self.visits += old.len() + new.len();
+        self.budget = self.budget.saturating_sub(old.len() + new.len());
         let mut names: BTreeMap<String, (Option<Entry>, Option<Entry>)> = BTreeMap::new();
         // Where a name stands twice, the first counts, as in a look-up.
         for entry in old {
@@ -295,7 +296,7 @@ impl Diff {
     }
 
     fn push(&mut self, task: Task) -> Result<(), BlockError> {
-        if self.ready.len() + self.waiting.len() >= MAX_FRONTIER || self.visits > MAX_VISITS {
+        if self.ready.len() + self.waiting.len() >= MAX_FRONTIER || self.budget == 0 {
             return Err(Malformed("the tree is too large to be followed").at(&self.root));
         }
         self.ready.push(task);

@@ -12,7 +12,7 @@ mod tests;
 use cid::Cid;
 
 pub use self::apply::{Applied, Change, apply};
-pub use self::diff::{Diff, Difference};
+pub use self::diff::{Diff, Difference, MAX_MISSING};
 pub use self::reach::reach;
 use crate::block::{BlockError, Blocks};
 use crate::dag::directory;

@@ -1,0 +1,297 @@
+//! Records between peers: published, asked for, judged and passed on.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use libp2p::gossipsub::{self, MessageAcceptance, TopicHash};
+use libp2p::request_response::Message;
+use libp2p::PeerId;
+use tokio::time::Instant;
+
+use super::Worker;
+use crate::answers::{Answer, Task, Whom, fitting};
+use crate::event::{Event, Refusal};
+use crate::handle::{FollowError, PublishError, Published};
+use crate::ipns::{RecordError, Verified};
+use crate::name::Name;
+use crate::names::{Clock, Path, PublishFault, Verdict};
+use crate::queries::{Job, Question};
+use crate::{fetch, follow, gossip};
+
+/// Followers to whom a record is passed on that came from a peer. The publisher sends to its own; this
+/// is for those that it cannot reach, and pubsub does the rest.
+const PASS_ON: usize = 8;
+/// Questions to other Sampans that are out at once.
+const MAX_ASKED: usize = 1024;
+
+impl Worker {
+    pub(super) fn publish(&mut self, record: Verified, nodes: Bytes) -> Result<Published, PublishError> {
+        let name = *record.name();
+        self.names.publish(record.clone(), Instant::now()).map_err(|fault| match fault {
+            PublishFault::TooMany => PublishError::TooMany,
+            PublishFault::Older => PublishError::Older,
+        })?;
+        let followers = self.peers.followers(&name);
+        let nodes = fitting(nodes);
+        for peer in &followers {
+            self.send_update(*peer, name, record.bytes().clone(), nodes.clone());
+        }
+        self.subscribe(&name);
+        let current = !record.is_expired(SystemTime::now());
+        let pubsub = current && {
+            let topic = gossip::topic(&name);
+            self.swarm.behaviour_mut().gossip.publish(topic, record.bytes().to_vec()).is_ok()
+        };
+        if current {
+            self.put_record(&record);
+        }
+        Ok(Published { followers: followers.len(), pubsub })
+    }
+
+    pub(super) fn follow(&mut self, name: Name) -> Result<(), FollowError> {
+        if !self.names.follow(name, Instant::now()) {
+            return Err(FollowError::TooMany);
+        }
+        Ok(())
+    }
+
+    pub(super) fn unfollow(&mut self, name: &Name) {
+        if self.names.unfollow(name) {
+            self.swarm.behaviour_mut().gossip.unsubscribe(&gossip::topic(name));
+        }
+    }
+
+    /// Followed names are asked for now and then, also right after [`Worker::follow`].
+    pub(super) fn look_up_due(&mut self, now: Instant) {
+        let names = self.names.due(now);
+        if !names.is_empty() {
+            self.answers.ask(Task::Own { names, peers: Whom::All });
+        }
+    }
+
+    pub(super) fn on_answer(&mut self, answer: Answer) {
+        match answer {
+            // A peer that went away meanwhile needs no answer.
+            Answer::Ask { response, channel } => {
+                let _ = self.swarm.behaviour_mut().follow.send_response(channel, response);
+            }
+            Answer::Fetch { response, channel } => {
+                let _ = self.swarm.behaviour_mut().fetch.send_response(channel, response);
+            }
+            Answer::Own { records, peers } => {
+                for (name, record) in records {
+                    self.ask_for(name, record, peers);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_follow(&mut self, event: follow::Event) {
+        match event {
+            follow::Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => match request {
+                follow::Request::Ask { name, have } => {
+                    self.peers.wants(&peer, name);
+                    self.answers.ask(Task::Ask { name, have, channel });
+                }
+                follow::Request::Update { name, record, nodes } => {
+                    let _ = self.swarm.behaviour_mut().follow.send_response(channel, follow::Response::Taken);
+                    self.offer(&name, &record, nodes, Path::Follow, Some(peer));
+                }
+            },
+            follow::Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
+                let name = self.asked.remove(&request_id);
+                if let (Some(name), follow::Response::Known { record, nodes }) = (name, response) {
+                    self.offer(&name, &record, nodes, Path::Follow, Some(peer));
+                }
+            }
+            follow::Event::OutboundFailure { peer, request_id, error, .. } => {
+                self.asked.remove(&request_id);
+                tracing::debug!(%peer, %error, "a follow request failed");
+            }
+            follow::Event::InboundFailure { .. } | follow::Event::ResponseSent { .. } => {}
+        }
+    }
+
+    pub(super) fn on_fetch(&mut self, event: fetch::Event) {
+        match event {
+            fetch::Event::Message { message: Message::Request { request, channel, .. }, .. } => {
+                match Name::from_routing_key(&request.0) {
+                    Some(name) => self.answers.ask(Task::Fetch { name, channel }),
+                    None => {
+                        let _ = self.swarm.behaviour_mut().fetch.send_response(channel, fetch::Response::NotFound);
+                    }
+                }
+            }
+            fetch::Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
+                let question = Question::Fetch(request_id);
+                if let fetch::Response::Found(record) = response {
+                    self.found_record(&question, &record, Path::Fetch, Some(peer));
+                }
+                self.queries.done(&question);
+            }
+            fetch::Event::OutboundFailure { request_id, .. } => self.queries.done(&Question::Fetch(request_id)),
+            fetch::Event::InboundFailure { .. } | fetch::Event::ResponseSent { .. } => {}
+        }
+    }
+
+    pub(super) fn on_gossip(&mut self, event: gossipsub::Event) {
+        match event {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                let name = self.names.of_topic(&message.topic);
+                let acceptance = name.map_or(MessageAcceptance::Ignore, |name| {
+                    self.judge_gossip(&name, message.data.into(), propagation_source)
+                });
+                let gossip = &mut self.swarm.behaviour_mut().gossip;
+                gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
+            }
+            gossipsub::Event::Subscribed { peer_id, topic } => self.on_topic_joined(peer_id, &topic),
+            gossipsub::Event::Unsubscribed { .. }
+            | gossipsub::Event::GossipsubNotSupported { .. }
+            | gossipsub::Event::SlowPeer { .. } => {}
+        }
+    }
+
+    /// A record was found by a question of this node.
+    pub(super) fn found_record(&mut self, question: &Question, record: &Bytes, path: Path, from: Option<PeerId>) {
+        match self.queries.looked_up(question) {
+            Some(name) => {
+                self.offer(&name, record, Bytes::new(), path, from);
+            }
+            None => self.queries.record(question, record, Clock::read()),
+        }
+    }
+
+    /// Judges a record that arrived, tells the program, and passes it on.
+    pub(super) fn offer(&mut self, name: &Name, bytes: &Bytes, nodes: Bytes, path: Path, from: Option<PeerId>) -> Verdict {
+        let clock = Clock::read();
+        let verdict = self.names.judge(name, bytes, !nodes.is_empty(), path, clock);
+        match &verdict {
+            Verdict::New(record) => {
+                self.counters.taken();
+                self.held_by(name, from);
+                self.report(record, nodes, from, clock);
+                self.keep_in_dht(record);
+                if path == Path::Follow {
+                    self.pass_on(record);
+                }
+            }
+            Verdict::Again(record) => {
+                self.held_by(name, from);
+                self.report(record, nodes, from, clock);
+            }
+            Verdict::Same => self.held_by(name, from),
+            Verdict::Refused(reason) => {
+                self.counters.refused(reason);
+                if self.names.contains(name) {
+                    tracing::debug!(%name, %reason, ?from, "a record is refused");
+                    let event = Event::RecordRefused { name: *name, reason: reason.clone(), from };
+                    self.outbox.push(event, &self.counters);
+                }
+            }
+        }
+        verdict
+    }
+
+    /// Asks the peers what is newer than `record`, which is what the program keeps.
+    fn ask_for(&mut self, name: Name, record: Option<Verified>, peers: Whom) {
+        if !self.names.contains(&name) {
+            return;
+        }
+        let have = record.as_ref().and_then(|record| record.cid());
+        if let Some(record) = record {
+            self.names.seed(record, Instant::now());
+        }
+        self.subscribe(&name);
+        let sampans = match peers {
+            Whom::One(peer) => vec![peer],
+            Whom::All => self.peers.sampans(),
+        };
+        for peer in sampans {
+            if self.asked.len() < MAX_ASKED {
+                let request = follow::Request::Ask { name, have };
+                let id = self.swarm.behaviour_mut().follow.send_request(&peer, request);
+                self.asked.insert(id, name);
+            }
+        }
+        if matches!(peers, Whom::All) {
+            let others = self.others_on_topic(&name);
+            self.look_up(name, &others);
+        }
+    }
+
+    /// A kubo that holds a name says so by joining its topic; a Sampan is asked more directly.
+    fn on_topic_joined(&mut self, peer: PeerId, topic: &TopicHash) {
+        if let Some(name) = self.names.of_topic(topic)
+            && !self.peers.is_sampan(&peer)
+        {
+            let id = self.swarm.behaviour_mut().fetch.send_request(&peer, fetch::Request(name.routing_key()));
+            let deadline = Instant::now() + super::lookups::FETCH_WAIT;
+            self.queries.start(Job::LookUp { name }, &[Question::Fetch(id)], deadline);
+        }
+    }
+
+    fn others_on_topic(&self, name: &Name) -> Vec<PeerId> {
+        let topic = gossip::topic(name).hash();
+        let all = self.swarm.behaviour().gossip.all_peers();
+        let on_topic = all.filter(|(peer, topics)| topics.contains(&&topic) && !self.peers.is_sampan(peer));
+        on_topic.map(|(peer, _)| *peer).collect()
+    }
+
+    /// The rules of the IPNS PubSub router: better is passed on, broken is rejected, the rest is ignored.
+    fn judge_gossip(&mut self, name: &Name, record: Bytes, from: PeerId) -> MessageAcceptance {
+        let verdict = self.offer(name, &record, Bytes::new(), Path::Gossip, Some(from));
+        let first = self.names.first_on_topic(name, &record);
+        match verdict {
+            Verdict::New(_) => MessageAcceptance::Accept,
+            Verdict::Again(_) | Verdict::Same if first => MessageAcceptance::Accept,
+            Verdict::Again(_) | Verdict::Same => MessageAcceptance::Ignore,
+            // Whether it has expired depends on this machine's clock, which the sender is not to blame for.
+            Verdict::Refused(Refusal::Invalid(RecordError::Expired)) => MessageAcceptance::Ignore,
+            Verdict::Refused(Refusal::Invalid(_)) => MessageAcceptance::Reject,
+            Verdict::Refused(Refusal::Older | Refusal::NotFollowed) => MessageAcceptance::Ignore,
+        }
+    }
+
+    fn report(&mut self, record: &Verified, nodes: Bytes, from: Option<PeerId>, clock: Clock) {
+        let expired = record.is_expired(clock.time);
+        let event = Event::Record { record: record.clone(), nodes, from, expired };
+        self.outbox.push(event, &self.counters);
+    }
+
+    /// To followers of this node that are not known to have the record. Without nodes: they are many
+    /// and mostly get them from the publisher.
+    fn pass_on(&mut self, record: &Verified) {
+        let mut left = PASS_ON;
+        for peer in self.peers.followers(record.name()) {
+            if left == 0 {
+                return;
+            }
+            if self.names.held_by(record.name(), peer) {
+                self.send(peer, *record.name(), record.bytes().clone(), Bytes::new());
+                left -= 1;
+            }
+        }
+    }
+
+    fn send_update(&mut self, peer: PeerId, name: Name, record: Bytes, nodes: Bytes) {
+        self.names.held_by(&name, peer);
+        self.send(peer, name, record, nodes);
+    }
+
+    fn send(&mut self, peer: PeerId, name: Name, record: Bytes, nodes: Bytes) {
+        let request = follow::Request::Update { name, record, nodes };
+        self.swarm.behaviour_mut().follow.send_request(&peer, request);
+    }
+
+    fn held_by(&mut self, name: &Name, peer: Option<PeerId>) {
+        if let Some(peer) = peer {
+            self.names.held_by(name, peer);
+        }
+    }
+
+    fn subscribe(&mut self, name: &Name) {
+        if let Err(error) = self.swarm.behaviour_mut().gossip.subscribe(&gossip::topic(name)) {
+            tracing::warn!(%name, ?error, "the topic of the name cannot be joined");
+        }
+    }
+}

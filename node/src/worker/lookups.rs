@@ -1,0 +1,308 @@
+//! The DHTs: finding and storing records, finding and announcing providers.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use cid::Cid;
+use libp2p::PeerId;
+use libp2p::kad::store::RecordStore;
+use libp2p::kad::{self, GetProvidersOk, GetRecordOk, InboundRequest, QueryResult, Quorum, RecordKey};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Worker;
+use crate::dht::Scoped;
+use crate::fetch;
+use crate::ipns::{Record, Verified, select};
+use crate::name::Name;
+use crate::names::{Clock, Path};
+use crate::queries::{Job, Question, Table};
+use crate::scope::Scope;
+
+/// As long as the fetch protocol waits, and a little.
+pub(super) const FETCH_WAIT: Duration = Duration::from_secs(12);
+/// How long whoever asks the network waits where only a LAN is asked.
+const LAN_WAIT: Duration = Duration::from_secs(5);
+/// And where the public DHT is walked.
+const WAN_WAIT: Duration = Duration::from_secs(30);
+/// Peers that are asked for a name directly, beside the DHT.
+const MAX_FETCHES: usize = 16;
+/// Keys for which providers are remembered on behalf of others.
+const MAX_PROVIDED_KEYS: usize = 4096;
+/// A burst of pushes makes one announcement.
+const PROVIDE_LAN_AFTER: Duration = Duration::from_millis(500);
+/// An announcement in the public DHT is a walk of half a minute.
+const PROVIDE_WAN_AFTER: Duration = Duration::from_secs(60);
+
+const TABLES: [Table; 2] = [Table::Lan, Table::Wan];
+
+/// What this node announces that it has.
+#[derive(Debug, Default)]
+pub(crate) struct Provided {
+    root: Option<Cid>,
+    due: HashMap<Table, Instant>,
+    announced: HashMap<Table, RecordKey>,
+    /// Keys of others, so that their number has a bound.
+    foreign: HashMap<RecordKey, Instant>,
+}
+
+impl Provided {
+    pub(super) fn set(&mut self, root: Cid, now: Instant) {
+        self.root = Some(root);
+        self.due.entry(Table::Lan).or_insert(now + PROVIDE_LAN_AFTER);
+        self.due.entry(Table::Wan).or_insert(now + PROVIDE_WAN_AFTER);
+    }
+
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.values().min().copied()
+    }
+
+    fn again(&mut self, table: Table, now: Instant) {
+        if self.root.is_some() {
+            self.due.entry(table).or_insert(now + PROVIDE_LAN_AFTER);
+        }
+    }
+
+    /// Whether there is room to remember a provider of `key`.
+    fn admit(&mut self, key: &RecordKey, now: Instant) -> bool {
+        if self.foreign.len() >= MAX_PROVIDED_KEYS && !self.foreign.contains_key(key) {
+            self.foreign.retain(|_, since| now.duration_since(*since) < crate::dht::RECORD_TTL);
+            if self.foreign.len() >= MAX_PROVIDED_KEYS {
+                return false;
+            }
+        }
+        self.foreign.insert(key.clone(), now);
+        true
+    }
+}
+
+impl Worker {
+    pub(super) fn resolve(&mut self, name: Name, reply: oneshot::Sender<Option<Bytes>>) {
+        let mut questions = self.get_record(name);
+        let peers = self.peers.speaking(&fetch::PROTOCOL);
+        questions.extend(self.fetch_from(name, peers.iter().take(MAX_FETCHES)));
+        self.queries.start(Job::Resolve { name, best: None, reply }, &questions, self.patience());
+    }
+
+    /// Looks for records of a followed name in the DHTs and at `peers`.
+    pub(super) fn look_up(&mut self, name: Name, peers: &[PeerId]) {
+        let mut questions = self.get_record(name);
+        questions.extend(self.fetch_from(name, peers.iter().take(MAX_FETCHES)));
+        let deadline = Instant::now() + WAN_WAIT;
+        self.queries.start(Job::LookUp { name }, &questions, deadline);
+    }
+
+    pub(super) fn find_providers(&mut self, cid: &Cid, reply: oneshot::Sender<Vec<PeerId>>) {
+        let key = provider_key(cid);
+        let mut questions = Vec::new();
+        for table in TABLES {
+            if let Some(dht) = self.dht(table) {
+                questions.push(Question::Dht(table, dht.kad().get_providers(key.clone())));
+            }
+        }
+        self.queries.start(Job::Providers { found: Vec::new(), reply }, &questions, self.patience());
+    }
+
+    /// Stores a record that is published here in the DHTs, beginning with this node's own share.
+    pub(super) fn put_record(&mut self, record: &Verified) {
+        for table in TABLES {
+            if let Some(dht) = self.dht(table) {
+                put_locally(dht, record, true);
+                if let Err(error) = dht.kad().put_record(dht_record(record), Quorum::One) {
+                    tracing::debug!(%error, ?table, "the record is not put into the DHT");
+                }
+            }
+        }
+    }
+
+    /// Keeps a followed record in this node's share of the LAN's DHT, so that who asks here finds it.
+    pub(super) fn keep_in_dht(&mut self, record: &Verified) {
+        if !record.is_expired(SystemTime::now())
+            && let Some(dht) = self.dht(Table::Lan)
+        {
+            put_locally(dht, record, false);
+        }
+    }
+
+    /// A peer that joined the LAN's DHT after a record was put, or a root announced, learns of both.
+    pub(super) fn share_with_new_dht_peer(&mut self, peer: PeerId) {
+        let now = SystemTime::now();
+        for record in self.names.published().into_iter().filter(|record| !record.is_expired(now)) {
+            let kad = self.swarm.behaviour_mut().lan.kad();
+            kad.put_record_to(dht_record(&record), std::iter::once(peer), Quorum::One);
+        }
+        self.provided.again(Table::Lan, Instant::now());
+    }
+
+    pub(super) fn provide_due(&mut self, now: Instant) {
+        let due: Vec<Table> = self.provided.due.extract_if(|_, at| *at <= now).map(|(table, _)| table).collect();
+        let Some(root) = self.provided.root else { return };
+        let key = provider_key(&root);
+        for table in due {
+            let before = self.provided.announced.insert(table, key.clone());
+            let Some(dht) = self.dht(table) else { continue };
+            if let Some(before) = before.filter(|before| *before != key) {
+                dht.kad().stop_providing(&before);
+            }
+            if let Err(error) = dht.kad().start_providing(key.clone()) {
+                tracing::debug!(%error, ?table, "the root is not announced in the DHT");
+            }
+        }
+    }
+
+    pub(super) fn sweep_queries(&mut self, now: Instant) {
+        for question in self.queries.sweep(now) {
+            if let Question::Dht(table, id) = question
+                && let Some(dht) = self.dht(table)
+                && let Some(mut query) = dht.kad().query_mut(&id)
+            {
+                query.finish();
+            }
+        }
+    }
+
+    pub(super) fn on_dht(&mut self, table: Table, event: kad::Event) {
+        match event {
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
+                let question = Question::Dht(table, id);
+                self.on_dht_result(&question, result);
+                if step.last {
+                    self.queries.done(&question);
+                }
+            }
+            kad::Event::InboundRequest { request: InboundRequest::PutRecord { record: Some(record), .. } } => {
+                self.store_foreign_record(table, record);
+            }
+            kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
+                self.store_foreign_provider(table, record);
+            }
+            kad::Event::InboundRequest { .. }
+            | kad::Event::RoutingUpdated { .. }
+            | kad::Event::UnroutablePeer { .. }
+            | kad::Event::RoutablePeer { .. }
+            | kad::Event::PendingRoutablePeer { .. }
+            | kad::Event::ModeChanged { .. } => {}
+        }
+    }
+
+    fn on_dht_result(&mut self, question: &Question, result: QueryResult) {
+        match result {
+            QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) => {
+                self.found_record(question, &found.record.value.into(), Path::Dht, found.peer);
+            }
+            QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
+                let local = *self.swarm.local_peer_id();
+                let others = providers.into_iter().filter(|peer| *peer != local);
+                for peer in self.queries.providers(question, others) {
+                    self.dial_provider(peer);
+                }
+            }
+            // Ends and failures are told by the step; nothing else is asked for.
+            _ => {}
+        }
+    }
+
+    /// The query knows the provider's addresses only as long as it runs.
+    fn dial_provider(&mut self, peer: PeerId) {
+        let options = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build();
+        if let Err(error) = self.swarm.dial(options) {
+            tracing::trace!(%peer, %error, "a provider is not dialled");
+        }
+    }
+
+    /// The DHT keeps what is signed, current and newer than what it has.
+    fn store_foreign_record(&mut self, table: Table, record: kad::Record) {
+        let Some(name) = Name::from_routing_key(record.key.as_ref()) else { return };
+        let bytes = Bytes::from(record.value.clone());
+        let clock = Clock::read();
+        let verified = match Record::decode(bytes.clone()).and_then(|record| record.verify(&name, clock.time)) {
+            Ok(verified) => verified,
+            Err(error) => {
+                self.counters.refused(&error.into());
+                return;
+            }
+        };
+        if let Some(dht) = self.dht(table) {
+            put_locally(dht, &verified, false);
+        }
+        if self.names.contains(&name) {
+            self.offer(&name, &bytes, Bytes::new(), Path::Dht, None);
+        }
+    }
+
+    fn store_foreign_provider(&mut self, table: Table, mut record: kad::ProviderRecord) {
+        if !self.provided.admit(&record.key, Instant::now()) {
+            return;
+        }
+        let scope = match table {
+            Table::Lan => Scope::Lan,
+            Table::Wan => Scope::Public,
+        };
+        record.addresses.retain(|address| scope.allows(address));
+        if let Some(dht) = self.dht(table)
+            && let Err(error) = dht.kad().store_mut().add_provider(record)
+        {
+            tracing::debug!(%error, "a provider is not remembered");
+        }
+    }
+
+    fn get_record(&mut self, name: Name) -> Vec<Question> {
+        let mut questions = Vec::new();
+        for table in TABLES {
+            if let Some(dht) = self.dht(table) {
+                let id = dht.kad().get_record(RecordKey::new(&name.routing_key()));
+                questions.push(Question::Dht(table, id));
+            }
+        }
+        questions
+    }
+
+    fn fetch_from<'a>(&mut self, name: Name, peers: impl Iterator<Item = &'a PeerId>) -> Vec<Question> {
+        let fetch = &mut self.swarm.behaviour_mut().fetch;
+        peers
+            .map(|peer| Question::Fetch(fetch.send_request(peer, fetch::Request(name.routing_key()))))
+            .collect()
+    }
+
+    fn patience(&self) -> Instant {
+        Instant::now() + if self.network.is_public() { WAN_WAIT } else { LAN_WAIT }
+    }
+
+    fn dht(&mut self, table: Table) -> Option<&mut Scoped> {
+        let behaviour = self.swarm.behaviour_mut();
+        match table {
+            Table::Lan => Some(&mut behaviour.lan),
+            Table::Wan => behaviour.wan.as_mut(),
+        }
+    }
+}
+
+/// Providers are kept by multihash, so that CIDv0 and CIDv1 are one (kad-dht specification).
+fn provider_key(cid: &Cid) -> RecordKey {
+    RecordKey::new(&cid.hash().to_bytes())
+}
+
+fn dht_record(record: &Verified) -> kad::Record {
+    kad::Record::new(RecordKey::new(&record.name().routing_key()), record.bytes().to_vec())
+}
+
+/// Puts a record into this node's share of a DHT unless a newer one is there. An `own` record makes room
+/// for itself.
+fn put_locally(dht: &mut Scoped, record: &Verified, own: bool) {
+    let entry = dht_record(record);
+    let store = dht.kad().store_mut();
+    let newer = |present: &kad::Record| {
+        Record::decode(present.value.clone()).is_ok_and(|present| select(&present, record).is_gt())
+    };
+    if store.get(&entry.key).is_some_and(|present| newer(&present)) {
+        return;
+    }
+    if store.put(entry.clone()).is_err() && own {
+        let mut evicted = false;
+        store.retain(|_, _| std::mem::replace(&mut evicted, true));
+        // The one place that was just made is for this record.
+        let _ = store.put(entry);
+    }
+}

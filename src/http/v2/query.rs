@@ -1,0 +1,33 @@
+//! Query strings: pairs in their order, decoded; what is not known is ignored (`ns` among it).
+
+use actix_web::{HttpRequest, web};
+use sampan_storage::Digest;
+
+use super::super::error::QueryError;
+
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(super) fn of(request: &HttpRequest) -> Result<Self, QueryError> {
+        let text = request.query_string();
+        if text.is_empty() {
+            return Ok(Self(Vec::new()));
+        }
+        let pairs = web::Query::<Vec<(String, String)>>::from_query(text).map_err(|_| QueryError::Form)?;
+        Ok(Self(pairs.into_inner()))
+    }
+
+    /// The first value of a name.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn digest(&self, name: &'static str) -> Result<Option<Digest>, QueryError> {
+        let parse = |text: &str| text.parse().map_err(|error| QueryError::Digest { name, error });
+        self.get(name).map(parse).transpose()
+    }
+}

@@ -1,0 +1,98 @@
+//! Brings the directories of a followed root here, and then makes that root the one that is read.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use bytes::Bytes;
+use sampan_node::{Node, PeerId, SessionOptions, Verified};
+use sampan_storage::tree::Diff;
+use sampan_storage::{Adoption, Block, Cid, Store, fail};
+use tokio::time::timeout;
+
+use super::{EAGER, blocking, nodes};
+
+/// Bytes of directories asked for at once: they are small and many.
+const WINDOW: usize = 4 * 1024 * 1024;
+/// What a directory node is taken for in the window before it is here.
+const NODE: u32 = 4 * 1024;
+/// Without a block for this long nobody has it; the next record or peer begins again.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Blocks written to the pack together.
+const BATCH: usize = 64;
+
+/// Returns when the root is current, or with the reason why it cannot be now. What has arrived is kept.
+pub(super) async fn adopt(
+    store: &Store,
+    node: &Node,
+    old: Option<Cid>,
+    record: &Verified,
+    nodes: Bytes,
+    from: Option<PeerId>,
+) -> anyhow::Result<()> {
+    let root = record.cid().ok_or_else(|| anyhow!("the record does not point to a tree"))?;
+    if !nodes.is_empty() {
+        let store = store.clone();
+        blocking(move || store.put_blocks(&nodes::decode(&nodes))).await??;
+    }
+    let mut diff = Diff::new(old, root, EAGER);
+    let mut differences = Vec::new();
+    let mut session = None;
+    loop {
+        let (missing, found);
+        let blocks = store.clone();
+        (diff, missing, found) = blocking(move || {
+            let mut found = Vec::new();
+            let missing = diff.advance(&blocks, &mut |difference| found.push(difference));
+            (diff, missing, found)
+        })
+        .await?;
+        differences.extend(found);
+        let missing = missing?;
+        if missing.is_empty() {
+            break;
+        }
+        if session.is_none() {
+            let options = SessionOptions { providers: from.into_iter().collect(), window_bytes: WINDOW };
+            session = Some(node.bitswap().session(options).await?);
+        }
+        let Some(session) = session.as_mut() else { continue };
+        let mut wanted: HashSet<Cid> = missing.iter().copied().collect();
+        session.want(missing.into_iter().map(|cid| (cid, NODE)).collect()).await?;
+        while !wanted.is_empty() {
+            let mut arrived = Vec::new();
+            while arrived.len() < BATCH && !wanted.is_empty() {
+                // Waits for the first of a batch only.
+                let wait = if arrived.is_empty() { PATIENCE } else { Duration::ZERO };
+                match timeout(wait, session.next()).await {
+                    Ok(Some(Ok(block))) => {
+                        wanted.remove(block.cid());
+                        arrived.push(block);
+                    }
+                    Ok(Some(Err(error))) => bail!("{error}"),
+                    Ok(None) => bail!("the node has stopped"),
+                    Err(_) if arrived.is_empty() => bail!("no peer gave the tree's directories in time"),
+                    Err(_) => break,
+                }
+            }
+            keep(store, node, arrived).await?;
+        }
+    }
+    let blocks = store.clone();
+    blocking(move || blocks.sync_blocks()).await??;
+    fail::point("adopt.pack.after");
+    let name = record.name().to_string();
+    let (sequence, record) = (record.sequence(), record.bytes().clone());
+    store.adopt(Adoption { name, root, sequence, record, differences }).await?;
+    fail::point("adopt.entry.after");
+    Ok(())
+}
+
+async fn keep(store: &Store, node: &Node, blocks: Vec<Block>) -> anyhow::Result<()> {
+    let cids = blocks.iter().map(|block| *block.cid()).collect();
+    let store = store.clone();
+    blocking(move || store.put_blocks(&blocks)).await??;
+    // Others may wait for the same.
+    node.bitswap().notify(cids).await;
+    Ok(())
+}

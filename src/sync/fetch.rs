@@ -1,0 +1,392 @@
+//! Blobs that only a followed name has: fetched when someone asks, once for all who ask at the same time, read by
+//! them while they arrive, and kept when the OCI digest is right.
+//!
+//! A fetch has three parts. The walk goes along the file's DAG and asks a bitswap session for as many leaves as its
+//! window allows. A writer on a blocking thread puts what arrives into the partial file. Readers follow the whole
+//! beginning of that file; the last of it is held back until the digest is known to be right, so that a blob that
+//! turns out wrong never looks complete. When the last reader goes, the fetch ends.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{StreamExt, stream};
+use sampan_node::{Node, Session, SessionOptions};
+use sampan_storage::block::RAW;
+use sampan_storage::dag::file::{LeafForm, Leaves, Step, leaf_bytes};
+use sampan_storage::{Block, BlockError, BlobFile, Blocks, Cid, Digest, MemoryBlocks, Partial, Store, StoreError};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::time::timeout;
+
+use super::blocking;
+use crate::registry::{BlobStream, Origin, OriginError, RemoteBlob};
+
+/// Bytes on their way at once: enough to keep a gigabit busy through a round trip of 100 ms.
+const WINDOW: usize = 16 * 1024 * 1024;
+/// dag-pb blocks asked for ahead; each may turn out to be a leaf of 256 KiB.
+const NODES_AHEAD: usize = 32;
+/// What such a block is taken for in the window.
+const NODE: u32 = 256 * 1024;
+/// Blocks between network and disk.
+const WRITES: usize = 8;
+/// Without a block for this long the fetch has failed; a client waits no longer for its first byte.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes handed to a client at once.
+const CHUNK: u64 = 256 * 1024;
+
+/// Fetches blobs. Clones share what is in flight.
+#[derive(Clone, Debug)]
+pub(crate) struct Fetcher {
+    store: Store,
+    node: Node,
+    flights: Arc<Mutex<HashMap<Digest, Weak<Flight>>>>,
+    /// Fetches run here and not on the thread of the request that began them.
+    runtime: Handle,
+}
+
+/// A fetch as its readers see it. It goes on as long as one of them holds it.
+#[derive(Debug)]
+struct Flight {
+    file: Arc<File>,
+    size: u64,
+    progress: watch::Receiver<Progress>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    /// Length of the whole beginning that is in the file.
+    contiguous: u64,
+    outcome: Option<Result<(), OriginError>>,
+}
+
+/// Bytes for the partial file.
+struct Write {
+    offset: u64,
+    cid: Cid,
+    block: Bytes,
+    bytes: Bytes,
+}
+
+impl Fetcher {
+    pub(crate) fn new(store: Store, node: Node) -> Self {
+        Self { store, node, flights: Arc::default(), runtime: Handle::current() }
+    }
+
+    /// The flight for this blob: one that is on its way, or a new one.
+    async fn join(&self, want: &RemoteBlob) -> Result<Arc<Flight>, OriginError> {
+        let mut flights = self.flights.lock().await;
+        flights.retain(|_, flight| flight.strong_count() > 0);
+        if let Some(flight) = flights.get(&want.digest).and_then(Weak::upgrade) {
+            return Ok(flight);
+        }
+        let (store, digest, size) = (self.store.clone(), want.digest, want.size);
+        let partial = off_thread(move || store.begin_partial(&digest, size)).await??;
+        let file = Arc::clone(partial.file());
+        let (sender, progress) = watch::channel(Progress::default());
+        self.runtime.spawn(self.clone().fly(want.clone(), partial, sender));
+        let flight = Arc::new(Flight { file, size, progress });
+        flights.insert(digest, Arc::downgrade(&flight));
+        Ok(flight)
+    }
+
+    async fn fly(self, want: RemoteBlob, partial: Partial, progress: watch::Sender<Progress>) {
+        let outcome = tokio::select! {
+            outcome = self.bring(&want, partial, &progress) => outcome,
+            () = progress.closed() => return,
+        };
+        if let Err(error) = &outcome {
+            tracing::info!(digest = %want.digest, name = want.tree, %error, "a blob could not be fetched");
+        }
+        progress.send_modify(|progress| progress.outcome = Some(outcome));
+    }
+
+    async fn bring(
+        &self,
+        want: &RemoteBlob,
+        mut partial: Partial,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(), OriginError> {
+        let (writes, mut jobs) = mpsc::channel::<Write>(WRITES);
+        let told = progress.clone();
+        let writer = tokio::task::spawn_blocking(move || {
+            while let Some(job) = jobs.blocking_recv() {
+                partial.write(job.offset, &job.cid, &job.block, &job.bytes)?;
+                told.send_modify(|progress| progress.contiguous = partial.contiguous());
+            }
+            Ok::<Partial, StoreError>(partial)
+        });
+        let walked = self.walk(want, writes).await;
+        let partial = writer.await.map_err(|_| OriginError::Unavailable)??;
+        walked?;
+        let root = want.entry.cid;
+        match off_thread(move || partial.finish(&root)).await? {
+            Ok(_) => Ok(()),
+            Err(StoreError::DigestMismatch { .. }) => Err(OriginError::DigestMismatch),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Goes along the DAG, asks for what is not here, and hands what arrives to the writer.
+    async fn walk(&self, want: &RemoteBlob, writes: mpsc::Sender<Write>) -> Result<(), OriginError> {
+        let options = SessionOptions { providers: Vec::new(), window_bytes: WINDOW };
+        let mut session = self.node.bitswap().session(options).await.map_err(|_| OriginError::Unavailable)?;
+        let mut walk = Walk {
+            leaves: Leaves::new(want.entry.cid, Some(want.size)),
+            nodes: Arc::default(),
+            ended: false,
+            blocked: false,
+        };
+        let mut leaves: HashMap<Cid, Vec<u64>> = HashMap::new();
+        let mut nodes: HashSet<Cid> = HashSet::new();
+        let mut asked = 0;
+        loop {
+            if !walk.ended && !walk.blocked && asked < WINDOW {
+                let store = self.store.clone();
+                let room = WINDOW - asked;
+                let found;
+                (walk, found) = off_thread(move || walk.forward(&store, room)).await??;
+                let mut wants = Vec::new();
+                for (cid, offset, len) in found.leaves {
+                    asked += usize::try_from(len).unwrap_or(WINDOW);
+                    let offsets = leaves.entry(cid).or_default();
+                    if offsets.is_empty() {
+                        wants.push((cid, u32::try_from(len).unwrap_or(NODE)));
+                    }
+                    offsets.push(offset);
+                }
+                wants.extend(found.nodes.into_iter().filter(|cid| nodes.insert(*cid)).map(|cid| (cid, NODE)));
+                if !wants.is_empty() {
+                    session.want(wants).await.map_err(|_| OriginError::Unavailable)?;
+                }
+                for write in found.here {
+                    writes.send(write).await.map_err(|_| OriginError::Unavailable)?;
+                }
+            }
+            if leaves.is_empty() && nodes.is_empty() {
+                if walk.ended {
+                    return Ok(());
+                }
+                walk.blocked = false;
+                continue;
+            }
+            let block = self.next(&mut session, want).await?;
+            let (cid, data) = block.into_parts();
+            if let Some(offsets) = leaves.remove(&cid) {
+                for offset in offsets {
+                    asked = asked.saturating_sub(data.len());
+                    let write = Write { offset, cid, block: data.clone(), bytes: data.clone() };
+                    writes.send(write).await.map_err(|_| OriginError::Unavailable)?;
+                }
+            } else if nodes.remove(&cid) {
+                walk.nodes.put(&Block::verified(cid, data).map_err(StoreError::from)?);
+                walk.blocked = false;
+            }
+        }
+    }
+
+    /// The next block, from whoever has it. Looks for providers when no connected peer does.
+    async fn next(&self, session: &mut Session, want: &RemoteBlob) -> Result<Block, OriginError> {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match tokio::time::timeout_at(until, session.next()).await {
+                Ok(Some(Ok(block))) => return Ok(block),
+                Ok(Some(Err(error))) => {
+                    tracing::debug!(digest = %want.digest, %error, "looking for peers that have a blob");
+                    let providers = self.node.find_providers(want.entry.cid).await;
+                    if providers.is_empty() && self.node.peers().await.is_empty() {
+                        return Err(OriginError::Unavailable);
+                    }
+                    for provider in providers {
+                        session.add_provider(provider).await;
+                    }
+                }
+                Ok(None) | Err(_) => return Err(OriginError::Unavailable),
+            }
+        }
+    }
+}
+
+/// Where a fetch has come to in the file's DAG.
+struct Walk {
+    leaves: Leaves,
+    /// dag-pb blocks that have arrived and were not passed yet.
+    nodes: Arc<MemoryBlocks>,
+    ended: bool,
+    /// Nothing more can be known before another node arrives.
+    blocked: bool,
+}
+
+#[derive(Default)]
+struct Found {
+    /// CID, offset and length of leaves to ask for.
+    leaves: Vec<(Cid, u64, u64)>,
+    /// dag-pb blocks to ask for.
+    nodes: Vec<Cid>,
+    /// What is on this disk already.
+    here: Vec<Write>,
+}
+
+impl Walk {
+    /// Steps until the window has no more room. Inner nodes that have arrived are kept at the end, to be served on.
+    fn forward(mut self, store: &Store, room: usize) -> Result<(Self, Found), StoreError> {
+        let nodes = Arc::clone(&self.nodes);
+        let blocks = Both { store, nodes: &nodes };
+        let mut found = Found::default();
+        let mut bytes = 0;
+        while bytes < room {
+            match self.leaves.next(&blocks)? {
+                Step::End => {
+                    self.ended = true;
+                    break;
+                }
+                Step::Missing(first) => {
+                    let ahead = self.leaves.pending(NODES_AHEAD).into_iter().map(|(cid, _)| cid);
+                    let missing = ahead.filter(|cid| cid.codec() != RAW && nodes.get(cid).is_ok_and(|it| it.is_none()));
+                    found.nodes = std::iter::once(first).chain(missing).collect();
+                    self.blocked = true;
+                    break;
+                }
+                Step::Leaf(leaf) => {
+                    bytes += usize::try_from(leaf.len).unwrap_or(room);
+                    let (cid, offset) = (leaf.cid, leaf.offset);
+                    let here = match leaf.form {
+                        LeafForm::Inline(bytes) => Some((bytes.clone(), bytes)),
+                        LeafForm::DagPb => {
+                            let block = blocks.need(&cid)?;
+                            let bytes = leaf_bytes(&cid, &block)?;
+                            nodes.remove(&cid);
+                            Some((block, bytes))
+                        }
+                        LeafForm::Raw => store.get(&cid)?.map(|block| (block.clone(), block)),
+                    };
+                    match here {
+                        Some((block, bytes)) => found.here.push(Write { offset, cid, block, bytes }),
+                        None => found.leaves.push((cid, offset, leaf.len)),
+                    }
+                }
+            }
+        }
+        if self.ended {
+            // Leaves were taken out as they were passed; what is left leads to them.
+            store.put_blocks(&nodes.take())?;
+        }
+        Ok((self, found))
+    }
+}
+
+/// What has arrived, then what is on disk.
+struct Both<'a> {
+    store: &'a Store,
+    nodes: &'a MemoryBlocks,
+}
+
+impl Blocks for Both<'_> {
+    fn get(&self, cid: &Cid) -> Result<Option<Bytes>, BlockError> {
+        match self.nodes.get(cid)? {
+            Some(data) => Ok(Some(data)),
+            None => self.store.get(cid),
+        }
+    }
+
+    fn size(&self, cid: &Cid) -> Result<Option<usize>, BlockError> {
+        match self.nodes.size(cid)? {
+            Some(size) => Ok(Some(size)),
+            None => self.store.size(cid),
+        }
+    }
+}
+
+impl Origin for Fetcher {
+    fn open(&self, want: RemoteBlob, range: Option<Range<u64>>) -> BoxFuture<'_, Result<BlobStream, OriginError>> {
+        Box::pin(async move {
+            let flight = self.join(&want).await?;
+            let range = range.unwrap_or(0..flight.size);
+            let mut reader = Reader { at: range.start, end: range.end.min(flight.size), flight };
+            // A failure before the first byte can still be answered with a status.
+            let first = reader.next().await.transpose()?;
+            let size = reader.end.saturating_sub(range.start);
+            let rest = stream::unfold(reader, |mut reader| async move {
+                let item = reader.next().await?;
+                Some((item, reader))
+            });
+            let body = stream::iter(first.map(Ok)).chain(rest).boxed();
+            Ok(BlobStream { size, body })
+        })
+    }
+
+    fn fetch(&self, want: RemoteBlob) -> BoxFuture<'_, Result<BlobFile, OriginError>> {
+        Box::pin(async move {
+            let flight = self.join(&want).await?;
+            let mut progress = flight.progress.clone();
+            let done = progress.wait_for(|progress| progress.outcome.is_some()).await;
+            done.map_err(|_| OriginError::Unavailable)?.outcome.clone().unwrap_or(Err(OriginError::Unavailable))?;
+            let store = self.store.clone();
+            let blob = off_thread(move || store.blob(&want.digest)).await??;
+            blob.ok_or(OriginError::Unavailable)
+        })
+    }
+}
+
+/// One client's way through a blob that is arriving.
+struct Reader {
+    flight: Arc<Flight>,
+    at: u64,
+    end: u64,
+}
+
+impl Reader {
+    /// The next bytes; `None` at the end. After an error there is nothing more.
+    async fn next(&mut self) -> Option<Result<Bytes, OriginError>> {
+        if self.at >= self.end {
+            return None;
+        }
+        let (at, size) = (self.at, self.flight.size);
+        let mut progress = self.flight.progress.clone();
+        let ready = timeout(PATIENCE * 2, progress.wait_for(|now| now.outcome.is_some() || now.readable(size) > at));
+        let readable = match ready.await {
+            Ok(Ok(now)) => match &now.outcome {
+                Some(Err(error)) => Err(error.clone()),
+                _ => Ok(now.readable(size)),
+            },
+            _ => Err(OriginError::Unavailable),
+        };
+        let len = match readable {
+            Ok(readable) => readable.min(self.end).saturating_sub(at).min(CHUNK),
+            Err(error) => {
+                self.at = self.end;
+                return Some(Err(error));
+            }
+        };
+        let file = Arc::clone(&self.flight.file);
+        let read = off_thread(move || {
+            let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+            file.read_exact_at(&mut bytes, at).map(|()| Bytes::from(bytes))
+        });
+        self.at += len;
+        Some(match read.await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) => Err(StoreError::from(error).into()),
+            Err(error) => Err(error),
+        })
+    }
+}
+
+impl Progress {
+    /// The last byte waits for the verdict on all of them.
+    fn readable(&self, size: u64) -> u64 {
+        match self.outcome {
+            Some(Ok(())) => size,
+            _ => self.contiguous.min(size.saturating_sub(1)),
+        }
+    }
+}
+
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, OriginError> {
+    blocking(work).await.map_err(|_| OriginError::Unavailable)
+}

@@ -1,0 +1,181 @@
+//! Followed names: hears their records, and has each newer root adopted, one at a time for each name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use sampan_node::{Event, Events, Name, Node, PeerId, Record, Verified};
+use sampan_storage::{Cid, Store};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::adopt::adopt;
+
+/// A root that could not be adopted is tried again after this long, or when a peer arrives.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// What is known of a followed name.
+#[derive(Clone, Debug)]
+pub(crate) struct Followed {
+    pub(crate) name: Name,
+    pub(crate) root: Option<Cid>,
+    pub(crate) sequence: Option<u64>,
+    pub(crate) heard: Option<u64>,
+    /// The record has expired: its publisher has not been heard of for long.
+    pub(crate) stale: bool,
+    pub(crate) error: Option<String>,
+}
+
+/// Follows names. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Follower {
+    store: Store,
+    node: Node,
+    names: Arc<Mutex<HashMap<Name, Watch>>>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    /// Newest record heard of that is not adopted yet.
+    heard: Option<Heard>,
+    error: Option<String>,
+    wake: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
+    record: Verified,
+    nodes: Bytes,
+    from: Option<PeerId>,
+}
+
+impl Follower {
+    pub(crate) fn new(store: Store, node: Node) -> Self {
+        Self { store, node, names: Arc::default() }
+    }
+
+    /// Follows a name until the program stops or it is unfollowed.
+    pub(crate) async fn follow(&self, name: Name) -> anyhow::Result<()> {
+        self.node.follow(name.clone()).await?;
+        let mut names = self.names();
+        if !names.contains_key(&name) {
+            let wake = Arc::new(Notify::new());
+            let task = tokio::spawn(self.clone().adopt_each(name.clone(), Arc::clone(&wake)));
+            names.insert(name, Watch { heard: None, error: None, wake, task });
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn unfollow(&self, name: &Name) {
+        if let Some(watch) = self.names().remove(name) {
+            watch.task.abort();
+        }
+        self.node.unfollow(name.clone()).await;
+    }
+
+    /// Hears the node's events until it stops.
+    pub(crate) async fn listen(self, mut events: Events, stop: CancellationToken) {
+        loop {
+            let event = tokio::select! {
+                () = stop.cancelled() => break,
+                event = events.next() => event,
+            };
+            match event {
+                Some(Event::Record { record, nodes, from, .. }) => self.hear(Heard { record, nodes, from }),
+                Some(Event::RecordRefused { name, reason, .. }) => {
+                    tracing::debug!(%name, %reason, "a record was refused");
+                }
+                Some(Event::PeerConnected { .. }) => {
+                    // Whoever comes may have what was missing.
+                    self.names().values().filter(|watch| watch.heard.is_some()).for_each(|watch| watch.wake.notify_one());
+                }
+                Some(Event::PeerDisconnected { .. }) => {}
+                None => break,
+            }
+        }
+        self.names().drain().for_each(|(_, watch)| watch.task.abort());
+    }
+
+    pub(crate) fn followed(&self) -> Vec<Followed> {
+        let state = self.store.state();
+        let now = SystemTime::now();
+        let mut followed: Vec<Followed> = self
+            .names()
+            .iter()
+            .map(|(name, watch)| {
+                let good = state.follow(&name.to_string()).and_then(|follow| follow.good.as_ref());
+                let record = good.and_then(|good| Record::decode(good.record.to_vec()).ok());
+                Followed {
+                    name: name.clone(),
+                    root: good.map(|good| good.root.0),
+                    sequence: good.map(|good| good.sequence),
+                    heard: watch.heard.as_ref().map(|heard| heard.record.sequence()),
+                    stale: record.is_some_and(|record| record.is_expired(now)),
+                    error: watch.error.clone(),
+                }
+            })
+            .collect();
+        followed.sort_by(|a, b| a.name.cmp(&b.name));
+        followed
+    }
+
+    fn hear(&self, heard: Heard) {
+        let name = heard.record.name().clone();
+        let known = self.good(&name).map(|(_, sequence)| sequence);
+        let mut names = self.names();
+        let Some(watch) = names.get_mut(&name) else { return };
+        let newest = watch.heard.as_ref().map(|heard| heard.record.sequence()).max(known);
+        // The same record again may bring a peer that has the tree.
+        let again = watch.heard.as_ref().is_some_and(|before| before.record.sequence() == heard.record.sequence());
+        if again || newest.is_none_or(|newest| heard.record.sequence() > newest) {
+            watch.heard = Some(heard);
+            watch.wake.notify_one();
+        }
+    }
+
+    /// One name's task: always the newest root that was heard of.
+    async fn adopt_each(self, name: Name, wake: Arc<Notify>) {
+        loop {
+            let heard = self.names().get(&name).and_then(|watch| watch.heard.clone());
+            let Some(heard) = heard else {
+                wake.notified().await;
+                continue;
+            };
+            let old = self.good(&name).map(|(root, _)| root);
+            let sequence = heard.record.sequence();
+            let adopted = adopt(&self.store, &self.node, old, &heard.record, heard.nodes, heard.from).await;
+            let error = adopted.err().map(|error| format!("{error:#}"));
+            if let Some(error) = &error {
+                tracing::info!(%name, sequence, error, "a root is not here yet");
+            } else {
+                tracing::debug!(%name, sequence, "adopted");
+            }
+            let failed = error.is_some();
+            {
+                let mut names = self.names();
+                let Some(watch) = names.get_mut(&name) else { return };
+                watch.error = error;
+                // What came meanwhile stays to be done.
+                if !failed {
+                    watch.heard.take_if(|heard| heard.record.sequence() <= sequence);
+                }
+            }
+            if failed {
+                // Either is a reason to try again.
+                let _ = tokio::time::timeout(RETRY, wake.notified()).await;
+            }
+        }
+    }
+
+    fn good(&self, name: &Name) -> Option<(Cid, u64)> {
+        let state = self.store.state();
+        state.follow(&name.to_string())?.good.as_ref().map(|good| (good.root.0, good.sequence))
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<Name, Watch>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,25 @@
+//! Between the disk and the network: my tree is published under my name, followed names become trees, and blobs
+//! that only a followed name has are fetched when someone asks for them.
+
+mod adopt;
+mod fetch;
+mod follow;
+pub(crate) mod listing;
+mod nodes;
+mod publish;
+mod records;
+
+pub(crate) use fetch::Fetcher;
+pub(crate) use follow::{Followed, Follower};
+pub(crate) use publish::publish;
+pub(crate) use records::StoreRecords;
+
+/// Files up to this size come with the directories that name them: links, manifests, configs.
+pub(crate) const EAGER: u64 = 16 * 1024;
+/// Nodes that travel with a record; what is more is fetched by bitswap.
+pub(crate) const MAX_NODES: usize = 256 * 1024;
+
+/// A disk operation off the async threads. It panics only if the operation does.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+    Ok(tokio::task::spawn_blocking(work).await?)
+}

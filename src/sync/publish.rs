@@ -1,0 +1,75 @@
+//! My tree under my name: each new root is signed, kept, and then told to whoever follows.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use bytes::Bytes;
+use sampan_node::{Draft, Keypair, LIFETIME, Node, Record};
+use sampan_storage::{Cid, Store, fail};
+use tokio_util::sync::CancellationToken;
+
+use super::{EAGER, blocking, nodes};
+
+/// A record is sent again this often, for those who missed it (kubo republishes every 4 hours).
+const REPUBLISH: Duration = Duration::from_secs(4 * 3600);
+/// A new signature when less of the lifetime is left than this.
+const RENEW: Duration = Duration::from_secs(LIFETIME.as_secs() / 2);
+/// After a publish that failed, on a full disk for instance.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Publishes the current root and every one that follows, until it is told to stop.
+pub(crate) async fn publish(store: Store, node: Node, key: Keypair, stop: CancellationToken) {
+    let mut folds = store.folds();
+    folds.mark_unchanged();
+    let mut published = None;
+    loop {
+        let wait = match publish_root(&store, &node, &key, published).await {
+            Ok(root) => {
+                published = Some(root);
+                REPUBLISH
+            }
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "the root could not be published; trying again");
+                RETRY
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = folds.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+async fn publish_root(store: &Store, node: &Node, key: &Keypair, before: Option<Cid>) -> anyhow::Result<Cid> {
+    let state = store.state();
+    let root = state.root.map_or_else(|| store.root(), |root| root.0);
+    let now = SystemTime::now();
+    let kept = state.record.and_then(|bytes| Record::decode(bytes.into_vec()).ok());
+    // Equal in what it says and good for long enough: send the one that is kept.
+    let kept = kept.filter(|record| {
+        record.cid() == Some(root) && record.sequence() == state.sequence && record.validity() > now + RENEW
+    });
+    let record: Bytes = match kept {
+        Some(record) => record.bytes().clone(),
+        None => {
+            let record = Record::sign(key, &Draft::new(root, state.sequence, now))?;
+            fail::point("publish.sign.after");
+            // Durable before anyone hears of it, so that the sequence never falls.
+            store.set_record(record.bytes()).await.context("the record could not be kept")?;
+            fail::point("publish.record.after");
+            record.bytes().clone()
+        }
+    };
+    let nodes = match before.filter(|before| *before != root) {
+        Some(before) => {
+            let store = store.clone();
+            let between = blocking(move || store.blocks_between(Some(before), root, EAGER, nodes::limit())).await?;
+            between.ok().flatten().map(|blocks| nodes::encode(&blocks)).unwrap_or_default()
+        }
+        None => Bytes::new(),
+    };
+    node.publish(key.name(), record, nodes).await?;
+    node.provide(root).await;
+    Ok(root)
+}

@@ -1,0 +1,48 @@
+//! Answers the node's questions about records, from the journal's state and the trees.
+
+use bytes::Bytes;
+use sampan_node::{Name, Records};
+use sampan_storage::{Blocks, Cid, Store};
+
+use super::{EAGER, nodes};
+
+#[derive(Debug)]
+pub(crate) struct StoreRecords {
+    store: Store,
+    mine: Name,
+}
+
+impl StoreRecords {
+    pub(crate) fn new(store: Store, mine: Name) -> Self {
+        Self { store, mine }
+    }
+}
+
+impl Records for StoreRecords {
+    fn record(&self, name: &Name) -> Option<Bytes> {
+        let state = self.store.state();
+        let record = if *name == self.mine {
+            state.record
+        } else {
+            state.follow(&name.to_string())?.good.as_ref().map(|good| good.record.clone())
+        };
+        record.map(|record| Bytes::from(record.into_vec()))
+    }
+
+    fn update(&self, name: &Name, have: Option<&Cid>) -> Option<(Bytes, Bytes)> {
+        let record = self.record(name)?;
+        let root = sampan_node::Record::decode(record.clone()).ok()?.cid()?;
+        // A root that is not known here says nothing about what its owner lacks.
+        let old = have.copied().filter(|have| self.store.size(have).is_ok_and(|size| size.is_some()));
+        let lacking = self.store.blocks_between(old, root, EAGER, nodes::limit());
+        let nodes = match lacking {
+            Ok(Some(blocks)) => nodes::encode(&blocks),
+            Ok(None) => Bytes::new(),
+            Err(error) => {
+                tracing::debug!(%name, %error, "the nodes of a root could not be read");
+                Bytes::new()
+            }
+        };
+        Some((record, nodes))
+    }
+}
