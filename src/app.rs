@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::web;
 use anyhow::Context;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use sampan_node::{Events, KeyFile, Keypair, Multiaddr, Name, Node, PeerId};
+use sampan_node::bitswap::Serving;
 use sampan_storage::Store;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +31,7 @@ pub(crate) struct App {
     running: Arc<Running>,
     events: Events,
     listener: std::net::TcpListener,
-    state: http::State,
+    state: web::Data<http::State>,
     key: Keypair,
 }
 
@@ -73,6 +75,7 @@ impl App {
             peers: config.peers.clone(),
             agent: concat!("sampan/", env!("CARGO_PKG_VERSION")).to_owned(),
             mdns: true,
+            serving: Serving::Everyone,
         };
         let (node, events) =
             sampan_node::start(settings, Arc::new(store.clone()), Arc::new(records)).await?;
@@ -84,7 +87,7 @@ impl App {
             loopback: config::is_loopback(&http),
             authentication: false,
         };
-        let state = http::State { registry, access };
+        let state = web::Data::new(http::State { registry, access });
         let addresses = node.addresses().await;
         let running = Running { store, node, follower, name, http, network: config.network, addresses };
         let app = Self { running: Arc::new(running), events, listener, state, key };
@@ -203,6 +206,7 @@ impl Running {
     }
 
     async fn status(&self) -> Status {
+        let stats = self.node.stats();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.name.to_string(),
@@ -215,7 +219,7 @@ impl Running {
             data: self.store.dir().display().to_string(),
             peers: self.node.peers().await.len(),
             follows: self.follows(),
-            refused_records: self.node.stats().records_refused,
+            refused_records: stats.records_invalid + stats.records_older + stats.records_not_followed,
         }
     }
 

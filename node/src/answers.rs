@@ -106,7 +106,8 @@ impl Task {
             }
             Self::Fetch { name, channel } => {
                 let now = SystemTime::now();
-                let valid = |bytes: &Bytes| Record::decode(bytes.clone()).is_ok_and(|record| !record.is_expired(now));
+                let valid =
+                    |bytes: &Bytes| Record::decode(bytes.clone()).is_ok_and(|record| !record.is_expired(now));
                 let response = match records.record(&name).filter(valid) {
                     Some(record) => fetch::Response::Found(record),
                     None => fetch::Response::NotFound,
@@ -117,7 +118,9 @@ impl Task {
                 let own = |name: Name| {
                     let record = records.record(&name)?;
                     let verified = Record::decode(record).and_then(|record| record.verify_signature(&name));
-                    verified.inspect_err(|error| tracing::warn!(%name, %error, "the kept record is unusable")).ok()
+                    verified
+                        .inspect_err(|error| tracing::warn!(%name, %error, "the kept record is unusable"))
+                        .ok()
                 };
                 Answer::Own { records: names.into_iter().map(|name| (name, own(name))).collect(), peers }
             }

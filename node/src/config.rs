@@ -143,7 +143,9 @@ mod tests {
 
     #[test]
     fn what_is_no_swarm_key_is_refused_with_the_form() {
-        for text in ["", "\n\n\n", "/key/swarm/psk/1.0.0/\n/base16/\nzz", "/key/swarm/psk/1.0.0/\n/base64/\nAAAA"] {
+        for text in
+            ["", "\n\n\n", "/key/swarm/psk/1.0.0/\n/base16/\nzz", "/key/swarm/psk/1.0.0/\n/base64/\nAAAA"]
+        {
             assert!(text.parse::<SwarmKey>().unwrap_err().to_string().contains("/base16/"));
         }
     }

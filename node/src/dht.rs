@@ -13,7 +13,8 @@ use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
 use libp2p::kad::{self, BucketInserts, Mode, StoreInserts};
 use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+    ToSwarm,
 };
 use libp2p::{PeerId, StreamProtocol};
 
@@ -28,12 +29,12 @@ const MAX_PACKET: usize = 1024 * 1024;
 /// A LAN answers at once or not at all.
 const LAN_QUERY: Duration = Duration::from_secs(10);
 /// A walk of the public DHT takes up to a minute.
-const WAN_QUERY: Duration = Duration::from_secs(60);
+const WAN_QUERY: Duration = Duration::from_mins(1);
 /// kubo's concurrency, alpha.
 const PARALLELISM: NonZeroUsize = NonZeroUsize::new(10).expect("10 is not zero");
 /// How long the network keeps values and providers (kad-dht specification).
-pub(crate) const RECORD_TTL: Duration = Duration::from_secs(48 * 60 * 60);
-const PROVIDE_EVERY: Duration = Duration::from_secs(22 * 60 * 60);
+pub(crate) const RECORD_TTL: Duration = Duration::from_hours(48);
+const PROVIDE_EVERY: Duration = Duration::from_hours(22);
 /// Records held for others: at most 5 MiB.
 const MAX_RECORDS: usize = 512;
 /// This node provides the root of each name it publishes, not every block.
@@ -82,7 +83,8 @@ impl Scoped {
     /// Takes a peer that speaks this DHT into the routing table, with what it says of itself.
     /// Returns whether it has an address in this scope.
     pub(crate) fn add_peer(&mut self, peer: &PeerId, addresses: &[Multiaddr]) -> bool {
-        let in_scope: Vec<&Multiaddr> = addresses.iter().filter(|address| self.scope.allows(address)).collect();
+        let in_scope: Vec<&Multiaddr> =
+            addresses.iter().filter(|address| self.scope.allows(address)).collect();
         for address in &in_scope {
             self.kad.add_address(peer, (*address).clone());
         }
@@ -175,7 +177,12 @@ impl NetworkBehaviour for Scoped {
         }
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
         self.kad.on_connection_handler_event(peer, connection, event);
     }
 

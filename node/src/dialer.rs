@@ -20,7 +20,7 @@ const MAX_ADDRESSES: usize = 32;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// A LAN that was split must be whole again in seconds.
 const LAN_PAUSE: Duration = Duration::from_secs(2);
-const WORLD_PAUSE: Duration = Duration::from_secs(60);
+const WORLD_PAUSE: Duration = Duration::from_mins(1);
 /// Of two nodes that want each other, the one with the greater id waits, so that one connection is
 /// made and not two.
 const COURTESY: Duration = Duration::from_secs(1);
@@ -143,7 +143,8 @@ impl Target {
     }
 
     fn pause(&self) -> Duration {
-        let on_lan = self.fixed.iter().chain(&self.found).any(|address| Locality::of(address) <= Locality::Lan);
+        let on_lan =
+            self.fixed.iter().chain(&self.found).any(|address| Locality::of(address) <= Locality::Lan);
         let longest = if on_lan { LAN_PAUSE } else { WORLD_PAUSE };
         let doublings = self.attempts.saturating_sub(1).min(16);
         FIRST_PAUSE.saturating_mul(1 << doublings).min(longest)
@@ -205,7 +206,8 @@ mod tests {
     fn tcp_is_tried_before_quic() {
         let (local, peer) = ids();
         let now = Instant::now();
-        let (tcp, quic) = (address("/ip4/192.168.1.5/tcp/4001"), address("/ip4/192.168.1.5/udp/4001/quic-v1"));
+        let (tcp, quic) =
+            (address("/ip4/192.168.1.5/tcp/4001"), address("/ip4/192.168.1.5/udp/4001/quic-v1"));
         let mut dialer = Dialer::new(local);
         dialer.found(peer, quic.clone(), false, now);
         dialer.found(peer, tcp.clone(), false, now);

@@ -181,7 +181,8 @@ mod tests {
     use crate::key::Keypair;
 
     fn record(key: &Keypair, sequence: u64) -> Event {
-        let record = Record::sign(key, &Draft::new("bafkqaaa".parse().unwrap(), sequence, UNIX_EPOCH)).unwrap();
+        let record =
+            Record::sign(key, &Draft::new("bafkqaaa".parse().unwrap(), sequence, UNIX_EPOCH)).unwrap();
         Event::Record { record, nodes: Bytes::new(), from: None, expired: false }
     }
 

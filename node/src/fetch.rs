@@ -81,7 +81,12 @@ impl request_response::Codec for Codec {
         frame::write(io, &FetchRequest { identifier: request.0 }.encode_to_vec()).await
     }
 
-    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Response) -> io::Result<()>
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        response: Response,
+    ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
@@ -140,7 +145,8 @@ mod tests {
 
     #[tokio::test]
     async fn responses_come_back_as_they_were() {
-        for response in [Response::Found(Bytes::from_static(b"record")), Response::NotFound, Response::Failed] {
+        for response in [Response::Found(Bytes::from_static(b"record")), Response::NotFound, Response::Failed]
+        {
             let mut stream = Cursor::new(Vec::new());
             Codec.write_response(&PROTOCOL, &mut stream, response.clone()).await.unwrap();
             stream.set_position(0);

@@ -72,7 +72,8 @@ impl request_response::Codec for Codec {
         let request: RequestMessage = serde_ipld_dagcbor::from_slice(&message).map_err(frame::malformed)?;
         Ok(match request {
             RequestMessage::Ask { name, have } => {
-                let have = have.map(|have| Cid::try_from(have.as_slice())).transpose().map_err(frame::malformed)?;
+                let have =
+                    have.map(|have| Cid::try_from(have.as_slice())).transpose().map_err(frame::malformed)?;
                 Request::Ask { name, have }
             }
             RequestMessage::Update { name, record, nodes } => {
@@ -112,7 +113,12 @@ impl request_response::Codec for Codec {
         frame::write(io, &message).await
     }
 
-    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Response) -> io::Result<()>
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        response: Response,
+    ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
@@ -166,7 +172,11 @@ mod tests {
         [
             Request::Ask { name, have: None },
             Request::Ask { name, have: Some("bafkqaaa".parse().unwrap()) },
-            Request::Update { name, record: Bytes::from_static(b"record"), nodes: Bytes::from(vec![7; 70_000]) },
+            Request::Update {
+                name,
+                record: Bytes::from_static(b"record"),
+                nodes: Bytes::from(vec![7; 70_000]),
+            },
         ]
     }
 

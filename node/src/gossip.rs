@@ -2,6 +2,7 @@
 //!
 //! Only the settings stand here; what is passed on is decided where records are judged.
 
+use libp2p::PeerId;
 use libp2p::gossipsub::{
     AllowAllSubscriptionFilter, Behaviour, ConfigBuilder, IdentTopic, MaxCountSubscriptionFilter, Message,
     MessageAuthenticity, MessageId, ValidationMode,
@@ -46,7 +47,7 @@ pub(crate) fn topic(name: &Name) -> IdentTopic {
 /// go-libp2p-pubsub's id: the author's bytes, then the number as 8 bytes, big endian. libp2p's default
 /// differs, and peers of both kinds would not recognise each other's messages.
 fn message_id(message: &Message) -> MessageId {
-    let mut id = message.source.map(|source| source.to_bytes()).unwrap_or_default();
+    let mut id = message.source.map(PeerId::to_bytes).unwrap_or_default();
     id.extend(message.sequence_number.unwrap_or_default().to_be_bytes());
     MessageId::from(id)
 }

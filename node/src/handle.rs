@@ -98,7 +98,9 @@ impl Node {
     /// must be durable by now. One that has expired goes to followers only.
     pub async fn publish(&self, name: Name, record: Bytes, nodes: Bytes) -> Result<Published, PublishError> {
         let record = Record::decode(record)?.verify_signature(&name)?;
-        self.call(|reply| Command::Publish { record, nodes, reply }).await.unwrap_or(Err(PublishError::Stopped))
+        self.call(|reply| Command::Publish { record, nodes, reply })
+            .await
+            .unwrap_or(Err(PublishError::Stopped))
     }
 
     /// Watches a name: its records arrive as events until [`Node::unfollow`]. May be a name that is

@@ -24,9 +24,9 @@ use crate::name::Name;
 pub const MAX_RECORD: usize = 10 * 1024;
 /// How long a record is valid. A record that is carried by hand, or outlives its publisher, must not
 /// arrive dead; kubo's 48 hours would.
-pub const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub const LIFETIME: Duration = Duration::from_hours(30 * 24);
 /// How long a resolver may answer from memory.
-pub const TTL: Duration = Duration::from_secs(60);
+pub const TTL: Duration = Duration::from_mins(1);
 
 /// What the V2 signature covers before the data.
 const SIGNATURE_V2_PREFIX: &[u8] = b"ipns-signature:";
@@ -307,7 +307,8 @@ struct Data {
 
 fn format_validity(validity: SystemTime) -> Result<String, RecordError> {
     let out_of_range = RecordError::Malformed("its validity is out of range");
-    let nanos = validity.duration_since(UNIX_EPOCH).ok().and_then(|since| i128::try_from(since.as_nanos()).ok());
+    let nanos =
+        validity.duration_since(UNIX_EPOCH).ok().and_then(|since| i128::try_from(since.as_nanos()).ok());
     nanos
         .and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok())
         .and_then(|time| time.format(&Rfc3339).ok())
@@ -357,7 +358,7 @@ mod tests {
         assert_eq!(record.value(), format!("/ipfs/{SEED_ROOT}"));
         assert_eq!(record.cid(), Some(root()));
         assert_eq!(record.sequence(), 2);
-        assert_eq!(record.ttl(), Duration::from_secs(300));
+        assert_eq!(record.ttl(), Duration::from_mins(5));
         let end = time(1_827_064_500) + Duration::from_nanos(664_564_977);
         assert_eq!(record.validity(), end);
         assert_eq!(record.instance(), None);
@@ -430,7 +431,10 @@ mod tests {
         assert_eq!(refused(|entry| entry.sequence = Some(4)), RecordError::Inconsistent);
         assert_eq!(refused(|entry| entry.value = None), RecordError::Inconsistent);
         assert_eq!(refused(|entry| entry.ttl = Some(1)), RecordError::Inconsistent);
-        assert_eq!(refused(|entry| entry.validity = Some("2040-01-01T00:00:00Z".into())), RecordError::Inconsistent);
+        assert_eq!(
+            refused(|entry| entry.validity = Some("2040-01-01T00:00:00Z".into())),
+            RecordError::Inconsistent
+        );
         assert_eq!(refused(|entry| entry.signature_v2 = Some(vec![0; 64].into())), RecordError::BadSignature);
         let v2_only = tampered(&signed, |entry| {
             let keep = (entry.signature_v2.take(), entry.data.take());

@@ -163,7 +163,9 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused_with_a_hint() {
-        for text in ["", "k", "k51", "example.com", "bafkqaaa", "12D3", "/ipns/", "/ipfs/bafkqaaa", &"k".repeat(4096)] {
+        for text in
+            ["", "k", "k51", "example.com", "bafkqaaa", "12D3", "/ipns/", "/ipfs/bafkqaaa", &"k".repeat(4096)]
+        {
             let error = text.parse::<Name>().unwrap_err();
             assert!(error.to_string().contains("k51"), "{text}");
         }

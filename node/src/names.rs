@@ -24,7 +24,7 @@ pub(crate) const MAX_NAMES: usize = 256;
 const REPORT_AGAIN: Duration = Duration::from_secs(10);
 /// How often the DHT and the peers are asked for a followed name, beside what they tell unasked.
 const LOOK_UP_FIRST: Duration = Duration::from_secs(30);
-const LOOK_UP_LATER: Duration = Duration::from_secs(600);
+const LOOK_UP_LATER: Duration = Duration::from_mins(10);
 
 /// How a record came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,9 @@ impl Names {
         let entry = self.entry(*record.name(), now).ok_or(PublishFault::TooMany)?;
         entry.published = true;
         match &mut entry.known {
-            Some(known) if select(&record, &known.record) == Ordering::Less => return Err(PublishFault::Older),
+            Some(known) if select(&record, &known.record) == Ordering::Less => {
+                return Err(PublishFault::Older);
+            }
             Some(known) if known.record == record => {}
             known => *known = Some(Known::new(record, now)),
         }
@@ -126,7 +128,14 @@ impl Names {
     }
 
     /// Compares a record that arrived with what is known, and remembers it if it is better.
-    pub(crate) fn judge(&mut self, name: &Name, bytes: &Bytes, nodes: bool, path: Path, clock: Clock) -> Verdict {
+    pub(crate) fn judge(
+        &mut self,
+        name: &Name,
+        bytes: &Bytes,
+        nodes: bool,
+        path: Path,
+        clock: Clock,
+    ) -> Verdict {
         let Some(entry) = self.names.get_mut(name) else {
             return Verdict::Refused(Refusal::NotFollowed);
         };
@@ -161,7 +170,9 @@ impl Names {
     /// Whether the known record has not gone by on its topic before. Asked once per message.
     pub(crate) fn first_on_topic(&mut self, name: &Name, bytes: &[u8]) -> bool {
         let known = self.names.get_mut(name).and_then(|entry| entry.known.as_mut());
-        known.is_some_and(|known| known.record.bytes() == bytes && !std::mem::replace(&mut known.gossiped, true))
+        known.is_some_and(|known| {
+            known.record.bytes() == bytes && !std::mem::replace(&mut known.gossiped, true)
+        })
     }
 
     /// Notes that a peer has the known record. Returns whether that is news.
@@ -263,7 +274,8 @@ mod tests {
         }
 
         fn record(&self, sequence: u64) -> Verified {
-            Record::sign(&self.key, &Draft::new("bafkqaaa".parse().unwrap(), sequence, self.clock.time)).unwrap()
+            Record::sign(&self.key, &Draft::new("bafkqaaa".parse().unwrap(), sequence, self.clock.time))
+                .unwrap()
         }
 
         fn judge(&mut self, record: &Verified, nodes: bool, path: Path) -> Verdict {
@@ -326,7 +338,10 @@ mod tests {
     #[test]
     fn a_foreign_signature_is_refused() {
         let mut fixture = Fixture::new();
-        let foreign = Record::sign(&Keypair::generate(), &Draft::new("bafkqaaa".parse().unwrap(), 9, fixture.clock.time));
+        let foreign = Record::sign(
+            &Keypair::generate(),
+            &Draft::new("bafkqaaa".parse().unwrap(), 9, fixture.clock.time),
+        );
         let refused = fixture.judge(&foreign.unwrap(), false, Path::Follow);
         assert_eq!(refused, Verdict::Refused(RecordError::BadSignature.into()));
     }

@@ -63,19 +63,17 @@ impl Peers {
         self.0.entry(peer).or_default().connections.push((connection, endpoint));
     }
 
-    /// Returns whether that was the last connection.
-    pub(crate) fn disconnected(&mut self, peer: &PeerId, connection: ConnectionId) -> bool {
-        let Some(state) = self.0.get_mut(peer) else { return false };
+    /// With the last connection, all that was known of the peer goes.
+    pub(crate) fn disconnected(&mut self, peer: &PeerId, connection: ConnectionId) {
+        let Some(state) = self.0.get_mut(peer) else { return };
         state.connections.retain(|(other, _)| *other != connection);
-        let last = state.connections.is_empty();
-        if last {
+        if state.connections.is_empty() {
             self.0.remove(peer);
         }
-        last
     }
 
     /// Returns whether the peer turns out to be a Sampan, which was not known before.
-    pub(crate) fn introduced(&mut self, peer: &PeerId, agent: String, protocols: Vec<StreamProtocol>) -> bool {
+    pub(crate) fn introduced(&mut self, peer: &PeerId, agent: &str, protocols: Vec<StreamProtocol>) -> bool {
         let Some(state) = self.0.get_mut(peer) else { return false };
         let was_sampan = state.speaks(&follow::PROTOCOL);
         state.agent = Some(agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect());

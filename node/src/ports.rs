@@ -73,7 +73,8 @@ mod tests {
     #[test]
     fn a_port_in_use_is_found() {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address: Multiaddr = format!("/ip4/127.0.0.1/tcp/{}", tcp.local_addr().unwrap().port()).parse().unwrap();
+        let address: Multiaddr =
+            format!("/ip4/127.0.0.1/tcp/{}", tcp.local_addr().unwrap().port()).parse().unwrap();
         assert_eq!(check(&address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(tcp);
         assert!(check(&address).is_ok());

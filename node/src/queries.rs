@@ -104,7 +104,11 @@ impl Queries {
     }
 
     /// Providers came in. Returns those that are news.
-    pub(crate) fn providers(&mut self, question: &Question, peers: impl IntoIterator<Item = PeerId>) -> Vec<PeerId> {
+    pub(crate) fn providers(
+        &mut self,
+        question: &Question,
+        peers: impl IntoIterator<Item = PeerId>,
+    ) -> Vec<PeerId> {
         let Some(id) = self.questions.get(question).copied() else { return Vec::new() };
         let Some(running) = self.jobs.get_mut(&id) else { return Vec::new() };
         let Job::Providers { found, .. } = &mut running.job else { return Vec::new() };
@@ -133,7 +137,8 @@ impl Queries {
 
     /// Ends the jobs whose time is up or for whom nobody waits. Returns the questions that are moot.
     pub(crate) fn sweep(&mut self, now: Instant) -> Vec<Question> {
-        let over = self.jobs.iter().filter(|(_, running)| running.deadline <= now || running.job.is_abandoned());
+        let over =
+            self.jobs.iter().filter(|(_, running)| running.deadline <= now || running.job.is_abandoned());
         let over: Vec<u64> = over.map(|(id, _)| *id).collect();
         for id in over {
             self.end(id);

@@ -25,23 +25,25 @@ use crate::ports;
 use crate::queries::Queries;
 use crate::records::Records;
 use crate::transport::{self, TransportError};
-use crate::worker::Worker;
+use crate::worker::{Provided, Worker};
 
 /// Commands that wait for the node's task.
 const COMMANDS: usize = 64;
 /// For the operating system to name the interfaces that a wildcard address means.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(5);
 /// An unused connection among strangers is closed after this.
-const IDLE_PUBLIC: Duration = Duration::from_secs(120);
+const IDLE_PUBLIC: Duration = Duration::from_mins(2);
 /// On a LAN, and in a private network, peers stay connected: they are few, and the next push may come
 /// any time.
-const IDLE_PRIVATE: Duration = Duration::from_secs(24 * 60 * 60);
+const IDLE_PRIVATE: Duration = Duration::from_hours(24);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("cannot listen on {address}; is another IPFS node running, or another Sampan?")]
     Listen { address: Multiaddr, source: io::Error },
-    #[error("{address} cannot be listened on: it is not an IP address with /tcp/<port> or /udp/<port>/quic-v1")]
+    #[error(
+        "{address} cannot be listened on: it is not an IP address with /tcp/<port> or /udp/<port>/quic-v1"
+    )]
     ListenAddress { address: Multiaddr },
     #[error("the peer address {address} must end in /p2p/<peer id>")]
     Peer { address: Multiaddr },
@@ -83,7 +85,8 @@ pub async fn start(
     let counters = Arc::new(Counters::default());
     let (outbox, events) = Outbox::new();
     let (commands, receiver) = mpsc::channel(COMMANDS);
-    let mut worker = Worker {
+    // Boxed, because it is large and every future that holds it would be.
+    let mut worker = Box::new(Worker {
         swarm,
         commands: receiver,
         answers: Answers::new(records),
@@ -94,11 +97,11 @@ pub async fn start(
         names: Names::default(),
         peers: Peers::default(),
         queries: Queries::default(),
-        provided: Default::default(),
+        provided: Provided::default(),
         asked: HashMap::new(),
         connecting: HashMap::new(),
         listeners,
-    };
+    });
     // A machine whose network is not up yet gets its addresses later.
     let _ = timeout(LISTEN_DEADLINE, worker.wait_for_addresses()).await;
     tokio::spawn(worker.run());
@@ -131,7 +134,9 @@ fn listen(
             Ok(listener) => {
                 listeners.insert(listener, address.clone());
             }
-            Err(ListenError::MultiaddrNotSupported(address)) => return Err(StartError::ListenAddress { address }),
+            Err(ListenError::MultiaddrNotSupported(address)) => {
+                return Err(StartError::ListenAddress { address });
+            }
             Err(ListenError::Other(source)) => return Err(failed(source)),
         }
     }

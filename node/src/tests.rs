@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cid::Cid;
 use futures::StreamExt;
 use libp2p::gossipsub;
-use libp2p::request_response::Message;
+use libp2p::request_response::{self, Message, ProtocolSupport};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Swarm, identify, swarm};
 use sampan_storage::{Block, MemoryBlocks};
@@ -16,8 +16,8 @@ use tokio::time::timeout;
 use crate::bitswap::{Serving, SessionOptions};
 use crate::ipns::{Draft, LIFETIME, Record, RecordError, Verified};
 use crate::{
-    Config, Event, Events, Keypair, MemoryRecords, Multiaddr, Network, Node, PeerId, PublishError, Refusal, StartError,
-    fetch, follow, gossip, start, transport,
+    Config, Event, Events, Keypair, MemoryRecords, Multiaddr, Network, Node, PeerId, PublishError, Refusal,
+    StartError, fetch, follow, gossip, start, transport,
 };
 
 /// Far above what anything here takes.
@@ -51,7 +51,10 @@ impl Fixture {
     async fn with(config: Config) -> Self {
         let (records, blocks) = (Arc::new(MemoryRecords::default()), Arc::new(MemoryBlocks::default()));
         let key = config.key.clone();
-        let (node, events) = start(config, blocks.clone(), records.clone()).await.unwrap();
+        let (node, events) =
+            start(config, Arc::<MemoryBlocks>::clone(&blocks), Arc::<MemoryRecords>::clone(&records))
+                .await
+                .unwrap();
         Self { node, events, key, records, blocks }
     }
 
@@ -95,6 +98,16 @@ impl Fixture {
         .await
     }
 
+    /// Pubsub and the DHT may be faster; the nodes come with the direct message.
+    async fn next_record_with_nodes(&mut self) -> (Verified, Bytes, Option<PeerId>, bool) {
+        loop {
+            let received = self.next_record().await;
+            if !received.1.is_empty() {
+                return received;
+            }
+        }
+    }
+
     async fn next_refusal(&mut self) -> Refusal {
         self.next(|event| match event {
             Event::RecordRefused { reason, .. } => Some(reason),
@@ -105,7 +118,8 @@ impl Fixture {
 
     /// Until `count` peers have asked this node for `name`.
     async fn until_followed(&self, key: &Keypair, count: usize) {
-        self.until(|peers| peers.iter().filter(|peer| peer.follows.contains(&key.name())).count() == count).await;
+        self.until(|peers| peers.iter().filter(|peer| peer.follows.contains(&key.name())).count() == count)
+            .await;
     }
 
     async fn until(&self, mut reached: impl FnMut(&[crate::Peer]) -> bool) {
@@ -126,7 +140,7 @@ fn root() -> Cid {
     "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354".parse().unwrap()
 }
 
-/// A peer with chosen protocols: what kubo offers for names, and the follow protocol to misuse it.
+/// A peer that offers what kubo does for names, and can speak the follow protocol to misuse it.
 #[derive(NetworkBehaviour)]
 struct StrangerBehaviour {
     identify: identify::Behaviour,
@@ -145,7 +159,11 @@ impl Stranger {
             identify: identify::Behaviour::new(identify::Config::new("ipfs/0.1.0".to_owned(), key.public())),
             gossip: gossip::behaviour().unwrap(),
             fetch: fetch::behaviour(),
-            follow: follow::behaviour(),
+            follow: request_response::Behaviour::with_codec(
+                follow::Codec,
+                [(follow::PROTOCOL, ProtocolSupport::Outbound)],
+                request_response::Config::default(),
+            ),
         };
         let swarm_config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
         let transport = transport::build(&config).unwrap();
@@ -179,11 +197,17 @@ impl Stranger {
         }
     }
 
+    fn subscribe(&mut self, name: &crate::Name) {
+        self.0.behaviour_mut().gossip.subscribe(&gossip::topic(name)).unwrap();
+    }
+
+    /// Subscribes, and waits until the other side has too.
     async fn join_topic(&mut self, name: &crate::Name) {
-        let topic = gossip::topic(name);
-        self.0.behaviour_mut().gossip.subscribe(&topic).unwrap();
+        self.subscribe(name);
         let joined = |event| match event {
-            SwarmEvent::Behaviour(StrangerBehaviourEvent::Gossip(gossipsub::Event::Subscribed { .. })) => Some(()),
+            SwarmEvent::Behaviour(StrangerBehaviourEvent::Gossip(gossipsub::Event::Subscribed {
+                ..
+            })) => Some(()),
             _ => None,
         };
         self.until(joined).await;
@@ -213,7 +237,7 @@ async fn a_follower_gets_the_current_record_when_it_connects() {
     publisher.publish(&record, b"nodes").await;
     follower.node.follow(publisher.key.name()).await.unwrap();
     follower.connect(&publisher).await;
-    let (received, nodes, from, expired) = follower.next_record().await;
+    let (received, nodes, from, expired) = follower.next_record_with_nodes().await;
     assert_eq!(received, record);
     assert_eq!(nodes, b"nodes".as_slice());
     assert_eq!(from, Some(publisher.node.peer_id()));
@@ -240,12 +264,8 @@ async fn an_update_reaches_a_connected_follower_with_its_nodes() {
     for sequence in 1..=3 {
         let record = publisher.signed(sequence);
         assert_eq!(publisher.publish(&record, b"nodes").await, 1);
-        let mut received = follower.next_record().await;
-        if received.1.is_empty() {
-            // Pubsub may be faster; the nodes come with the direct message.
-            received = follower.next_record().await;
-        }
-        assert_eq!((received.0, received.1), (record, Bytes::from_static(b"nodes")));
+        let (received, nodes, ..) = follower.next_record_with_nodes().await;
+        assert_eq!((received, nodes), (record, Bytes::from_static(b"nodes")));
     }
     assert_eq!(follower.node.stats().records_taken, 3);
 }
@@ -270,7 +290,7 @@ async fn an_update_travels_on_to_whom_the_publisher_does_not_know() {
 #[tokio::test]
 async fn an_expired_record_passes_between_sampans_and_is_marked() {
     let (publisher, mut follower) = (Fixture::new().await, Fixture::new().await);
-    let long_ago = SystemTime::now() - LIFETIME - Duration::from_secs(60);
+    let long_ago = SystemTime::now() - LIFETIME - Duration::from_mins(1);
     let record = Record::sign(&publisher.key, &Draft::new(root(), 1, long_ago)).unwrap();
     let published = publisher.publish(&record, b"").await;
     assert_eq!(published, 0);
@@ -278,7 +298,11 @@ async fn an_expired_record_passes_between_sampans_and_is_marked() {
     follower.connect(&publisher).await;
     let (received, _, _, expired) = follower.next_record().await;
     assert!(expired && received == record);
-    assert_eq!(follower.node.resolve(publisher.key.name()).await, None, "kubo's paths carry no expired record");
+    assert_eq!(
+        follower.node.resolve(publisher.key.name()).await,
+        None,
+        "kubo's paths carry no expired record"
+    );
 }
 
 #[tokio::test]
@@ -304,7 +328,7 @@ async fn a_late_joiner_fetches_from_a_peer_that_joins_the_topic() {
     let record = Record::sign(&publisher, &Draft::new(root(), 1, SystemTime::now())).unwrap();
 
     let mut stranger = Stranger::connected_to(&follower.node).await;
-    stranger.join_topic(&name).await;
+    stranger.subscribe(&name);
     let asked = stranger.until(|event| match event {
         SwarmEvent::Behaviour(StrangerBehaviourEvent::Fetch(fetch::Event::Message {
             message: Message::Request { request, channel, .. },
@@ -337,7 +361,9 @@ async fn broken_and_old_records_are_refused_and_counted() {
     let publisher = Keypair::generate();
     let name = publisher.name();
     follower.node.follow(name).await.unwrap();
-    let sign = |key: &Keypair, sequence| Record::sign(key, &Draft::new(root(), sequence, SystemTime::now())).unwrap();
+    let sign = |key: &Keypair, sequence| {
+        Record::sign(key, &Draft::new(root(), sequence, SystemTime::now())).unwrap()
+    };
 
     let mut stranger = Stranger::connected_to(&follower.node).await;
     stranger.join_topic(&name).await;
@@ -436,12 +462,16 @@ async fn a_static_peer_is_dialled_again_after_it_was_away() {
     let address = first.address().await;
     let mut follower = Fixture::with(Config { peers: vec![address.clone()], ..config() }).await;
     let peer = first.node.peer_id();
-    follower.next(|event| matches!(event, Event::PeerConnected { peer: other } if other == peer).then_some(())).await;
+    follower
+        .next(|event| matches!(event, Event::PeerConnected { peer: other } if other == peer).then_some(()))
+        .await;
     first.node.shutdown().await;
     follower.next(|event| matches!(event, Event::PeerDisconnected { .. }).then_some(())).await;
     let listen = address.iter().take(2).collect();
     let _again = Fixture::with(Config { key: first.key.clone(), listen: vec![listen], ..config() }).await;
-    follower.next(|event| matches!(event, Event::PeerConnected { peer: other } if other == peer).then_some(())).await;
+    follower
+        .next(|event| matches!(event, Event::PeerConnected { peer: other } if other == peer).then_some(()))
+        .await;
 }
 
 #[tokio::test]
@@ -460,7 +490,7 @@ async fn shutdown_frees_the_ports() {
         let other = Fixture::new().await;
         other.connect(&node).await;
         node.node.shutdown().await;
-        assert!(matches!(node.node.resolve(key.name()).await, None));
+        assert_eq!(node.node.resolve(key.name()).await, None);
         while node.events.next().await.is_some() {}
     }
 }
@@ -470,7 +500,9 @@ async fn a_port_in_use_is_an_error_that_names_it() {
     let first = Fixture::new().await;
     let taken: Multiaddr = first.address().await.iter().take(2).collect();
     let config = Config { listen: vec![taken.clone()], ..config() };
-    let error = start(config, Arc::new(MemoryBlocks::default()), Arc::new(MemoryRecords::default())).await.unwrap_err();
+    let error = start(config, Arc::new(MemoryBlocks::default()), Arc::new(MemoryRecords::default()))
+        .await
+        .unwrap_err();
     assert!(matches!(&error, StartError::Listen { address, .. } if *address == taken));
     assert!(error.to_string().contains(&taken.to_string()));
 }
@@ -491,14 +523,18 @@ async fn only_those_with_the_swarm_key_connect() {
     let (one, two) = (Fixture::with(private("0a")).await, Fixture::with(private("0a")).await);
     one.connect(&two).await;
     for stranger in [Fixture::with(private("0b")).await, Fixture::new().await] {
-        assert!(timeout(PATIENCE, stranger.node.connect(one.address().await)).await.unwrap().is_err());
+        // A handshake with another key ends in an error, or in silence.
+        let connected = timeout(Duration::from_secs(1), stranger.node.connect(one.address().await)).await;
+        assert!(!matches!(connected, Ok(Ok(_))));
     }
 }
 
 #[tokio::test]
 async fn a_peer_address_without_a_peer_is_refused() {
     let config = Config { peers: vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()], ..config() };
-    let error = start(config, Arc::new(MemoryBlocks::default()), Arc::new(MemoryRecords::default())).await.unwrap_err();
+    let error = start(config, Arc::new(MemoryBlocks::default()), Arc::new(MemoryRecords::default()))
+        .await
+        .unwrap_err();
     assert!(matches!(error, StartError::Peer { .. }));
 }
 

@@ -33,10 +33,10 @@ use crate::name::Name;
 use crate::names::Names;
 use crate::peers::Peers;
 use crate::queries::Queries;
-use lookups::Provided;
+pub(crate) use lookups::Provided;
 
 /// With nothing due the task looks round this often.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// For saying goodbye to the peers.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -62,7 +62,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Runs until a handle says stop, or no handle is left.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self: Box<Self>) {
         let mut farewell = None;
         loop {
             let wake = self.next_wake();
@@ -105,7 +105,7 @@ impl Worker {
                 let _ = reply.send(self.peers.list());
             }
             Command::Publish { record, nodes, reply } => {
-                let _ = reply.send(self.publish(record, nodes));
+                let _ = reply.send(self.publish(&record, nodes));
             }
             Command::Follow { name, reply } => {
                 let _ = reply.send(self.follow(name));
@@ -137,7 +137,9 @@ impl Worker {
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Fetch(event) => self.on_fetch(event),
             BehaviourEvent::Follow(event) => self.on_follow(event),
-            BehaviourEvent::Gate(never) | BehaviourEvent::Limits(never) | BehaviourEvent::Bitswap(never) => match never {},
+            BehaviourEvent::Gate(never) | BehaviourEvent::Limits(never) | BehaviourEvent::Bitswap(never) => {
+                match never {}
+            }
         }
     }
 
@@ -161,7 +163,7 @@ impl Worker {
     }
 
     /// Listeners first, so that nobody comes back; then the peers, with a deadline; then the rest.
-    async fn close(mut self) {
+    async fn close(mut self: Box<Self>) {
         self.commands.close();
         for listener in self.listeners.keys() {
             self.swarm.remove_listener(*listener);

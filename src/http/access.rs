@@ -7,6 +7,7 @@
 use std::net::Ipv4Addr;
 
 use actix_web::HttpRequest;
+use actix_web::http::uri::Authority;
 use actix_web::http::header::{FORWARDED, HOST, HeaderMap, ORIGIN, VIA};
 
 /// What the operator has set.
@@ -51,7 +52,7 @@ pub struct Visitor<'a> {
 
 impl Access {
     /// Whether an anonymous client may change anything, or look into an upload.
-    pub fn may_push(&self, visitor: &Visitor<'_>) -> Result<(), Denied> {
+    pub fn may_push(self, visitor: &Visitor<'_>) -> Result<(), Denied> {
         if self.anonymous_push {
             return Ok(());
         }
@@ -78,7 +79,7 @@ impl<'a> Visitor<'a> {
         let mut hosts = headers.get_all(HOST);
         let host = match (hosts.next(), hosts.next()) {
             (Some(host), None) => host.to_str().ok(),
-            (None, _) => request.uri().authority().map(|authority| authority.as_str()),
+            (None, _) => request.uri().authority().map(Authority::as_str),
             // Two hosts are none.
             (Some(_), Some(_)) => None,
         };

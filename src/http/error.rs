@@ -30,7 +30,7 @@ pub enum HttpError {
     Range { size: u64 },
     /// Of an upload: the client hears where it goes on.
     #[error("{error}")]
-    Upload { error: RegistryError, location: String },
+    Upload { error: Box<RegistryError>, location: String },
     #[error("a manifest was cut off")]
     ManifestCut,
 }
@@ -73,8 +73,9 @@ impl HttpError {
 
     fn classify(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Registry(error) | Self::Upload { error, .. } => registry(error),
-            Self::Path(error) => path(error),
+            Self::Registry(error) => registry(error),
+            Self::Upload { error, .. } => registry(error),
+            Self::Path(error) => path(*error),
             Self::Denied(_) => (StatusCode::FORBIDDEN, "DENIED"),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
             Self::Query(error) => query(error),
@@ -98,7 +99,7 @@ impl HttpError {
                 if let Some(offset) = reached(error) {
                     uploads::add_progress(response, location, offset);
                 }
-                if matches!(error, RegistryError::Full(_) | RegistryError::Stopping) {
+                if matches!(**error, RegistryError::Full(_) | RegistryError::Stopping) {
                     response.insert_header((RETRY_AFTER, RETRY_SECONDS));
                 }
             }
@@ -142,7 +143,7 @@ fn registry(error: &RegistryError) -> (StatusCode, &'static str) {
     }
 }
 
-fn path(error: &PathError) -> (StatusCode, &'static str) {
+fn path(error: PathError) -> (StatusCode, &'static str) {
     match error {
         PathError::Unknown => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
         PathError::Name => (StatusCode::BAD_REQUEST, "NAME_INVALID"),

@@ -43,7 +43,7 @@ pub enum ManifestError {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+enum Kind {
     Image,
     Index,
 }
@@ -62,7 +62,6 @@ pub struct Document {
     pub media_type: String,
     /// The body itself says the media type.
     pub declares_media_type: bool,
-    pub kind: Kind,
     pub artifact_type: Option<String>,
     pub annotations: Option<BTreeMap<String, String>>,
     pub subject: Option<Descriptor>,
@@ -100,7 +99,6 @@ impl Document {
         Ok(Self {
             media_type,
             declares_media_type,
-            kind,
             artifact_type,
             annotations: json.annotations.filter(|it| !it.is_empty()),
             subject: json.subject,
@@ -237,7 +235,6 @@ mod tests {
     #[test]
     fn an_image_names_its_config_and_layers() {
         let document = parse(&image(""), OCI_IMAGE).unwrap();
-        assert_eq!(document.kind, Kind::Image);
         assert!(!document.declares_media_type);
         assert_eq!(document.references.len(), 2);
         assert_eq!(document.artifact_type.as_deref(), Some("application/vnd.oci.image.config.v1+json"));
@@ -247,7 +244,7 @@ mod tests {
     fn an_index_names_its_manifests_and_takes_no_artifact_type_from_a_config() {
         let text = format!(r#"{{"schemaVersion":2,"manifests":[{}],"layers":null}}"#, descriptor(OCI_IMAGE));
         let document = parse(&text, OCI_INDEX).unwrap();
-        assert_eq!((document.kind, document.artifact_type), (Kind::Index, None));
+        assert_eq!(document.artifact_type, None);
         assert_eq!(document.references.iter().map(|(role, _)| *role).collect::<Vec<_>>(), [Role::Child]);
         assert_eq!(parse(r#"{"schemaVersion":2,"manifests":[]}"#, "").unwrap().media_type, OCI_INDEX);
     }

@@ -30,12 +30,11 @@ pub use blobs::Blob;
 pub use delete::Deleted;
 pub use descriptor::Descriptor;
 pub use error::RegistryError;
-pub use lists::{MAX_PAGE, Page};
-pub use manifest::{MAX_MANIFEST, ManifestError, OCI_INDEX};
-pub use manifests::Manifest;
+pub use lists::MAX_PAGE;
+pub use manifest::{MAX_MANIFEST, OCI_INDEX};
 pub use origin::{BlobStream, Nowhere, Origin, OriginError, RemoteBlob};
-pub use push::{ManifestPush, Pushed};
-pub use referrers::{Referrers, ReferrersQuery};
+pub use push::ManifestPush;
+pub use referrers::ReferrersQuery;
 pub use uploads::{UploadStatus, Window};
 
 /// A registry over one store. Clones share everything.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use bytes::Bytes;
-use sampan_node::{Node, PeerId, SessionOptions, Verified};
+use sampan_node::bitswap::SessionOptions;
+use sampan_node::ipns::Verified;
+use sampan_node::{Node, PeerId};
 use sampan_storage::tree::Diff;
 use sampan_storage::{Adoption, Block, Cid, Store, fail};
 use tokio::time::timeout;
@@ -31,6 +33,7 @@ pub(super) async fn adopt(
     from: Option<PeerId>,
 ) -> anyhow::Result<()> {
     let root = record.cid().ok_or_else(|| anyhow!("the record does not point to a tree"))?;
+    let _whole = store.adopting().await;
     if !nodes.is_empty() {
         let store = store.clone();
         blocking(move || store.put_blocks(&nodes::decode(&nodes))).await??;

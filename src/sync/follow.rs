@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use sampan_node::{Event, Events, Name, Node, PeerId, Record, Verified};
+use sampan_node::ipns::{Record, Verified};
+use sampan_node::{Event, Events, Name, Node, PeerId};
 use sampan_storage::{Cid, Store};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use bytes::Bytes;
-use sampan_node::{Draft, Keypair, LIFETIME, Node, Record};
+use sampan_node::ipns::{Draft, LIFETIME, Record};
+use sampan_node::{Keypair, Node};
 use sampan_storage::{Cid, Store, fail};
 use tokio_util::sync::CancellationToken;
 

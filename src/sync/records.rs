@@ -1,6 +1,7 @@
 //! Answers the node's questions about records, from the journal's state and the trees.
 
 use bytes::Bytes;
+use sampan_node::ipns::Record;
 use sampan_node::{Name, Records};
 use sampan_storage::{Blocks, Cid, Store};
 
@@ -31,7 +32,7 @@ impl Records for StoreRecords {
 
     fn update(&self, name: &Name, have: Option<&Cid>) -> Option<(Bytes, Bytes)> {
         let record = self.record(name)?;
-        let root = sampan_node::Record::decode(record.clone()).ok()?.cid()?;
+        let root = Record::decode(record.clone()).ok()?.cid()?;
         // A root that is not known here says nothing about what its owner lacks.
         let old = have.copied().filter(|have| self.store.size(have).is_ok_and(|size| size.is_some()));
         let lacking = self.store.blocks_between(old, root, EAGER, nodes::limit());

@@ -4,7 +4,7 @@
 //! It never makes a push wait: it works on a copy of the changes, and the committer switches the tree over.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -33,7 +33,12 @@ pub(crate) enum Signal {
 }
 
 /// Runs until the committer is gone.
-pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, signals: &Receiver<Signal>) {
+pub(crate) fn run(
+    inner: &Arc<Inner>,
+    requests: &mpsc::WeakSender<Request>,
+    signals: &Receiver<Signal>,
+    compactor: &SyncSender<()>,
+) {
     let mut last = Instant::now();
     let mut due: Option<Instant> = None;
     let mut waiting = Vec::new();
@@ -60,7 +65,11 @@ pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, sign
         last = Instant::now();
         let folded = fold(inner, requests);
         due = match &folded {
-            Ok(()) => None,
+            Ok(()) => {
+                // One that is busy looks again at the next fold.
+                let _ = compactor.try_send(());
+                None
+            }
             Err(StoreError::Closed) => return,
             Err(error) => {
                 tracing::warn!(%error, "the tree could not be folded; trying again");
@@ -94,7 +103,7 @@ fn fold(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>) -> Result<(), 
     let _: Position = answer.blocking_recv().map_err(|_| StoreError::Closed)??;
     fail::point("fold.entry.after");
     if changed {
-        inner.announce(sequence);
+        inner.announce(base, sequence);
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use cid::Cid;
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::blobs::{BlobFile, Blobs};
 use crate::block::{Block, BlockError, Blocks, DAG_PB, MemoryBlocks, RAW, cid_of, identity_data, verify};
+use crate::compact::PastRoots;
 use crate::dag::file::{LeafForm, Leaves, Step};
 use crate::dag::{directory, pb, unixfs};
 use crate::digest::Digest;
@@ -40,6 +41,11 @@ pub(crate) struct Inner {
     pub(crate) view: RwLock<View>,
     pub(crate) damaged: AtomicBool,
     pub(crate) folded: watch::Sender<u64>,
+    pub(crate) past_roots: Mutex<PastRoots>,
+    /// Adoptions read, compaction writes: see [`crate::compact`].
+    pub(crate) adoptions: Arc<tokio::sync::RwLock<()>>,
+    /// Blocks in packs below this number are about to go and do not count as stored.
+    pub(crate) compacting_below: AtomicU32,
     pub(crate) cache: Cache<Vec<u8>, Bytes, Weight>,
     /// Held as long as the data directory is open.
     pub(crate) _lock: File,
@@ -99,7 +105,8 @@ impl Inner {
     }
 
     /// Tells whoever publishes that my tree has a new root.
-    pub(crate) fn announce(&self, sequence: u64) {
+    pub(crate) fn announce(&self, before: Cid, sequence: u64) {
+        self.past_roots.lock().unwrap_or_else(PoisonError::into_inner).push(before);
         self.folded.send_replace(sequence);
     }
 
@@ -132,7 +139,8 @@ impl Inner {
         let mut new = Vec::new();
         for block in blocks {
             let mut holders = self.index.holders(block.cid().hash());
-            if !holders.any(|holder| matches!(holder, Ok(Holder::Pack(_)))) {
+            let going = self.compacting_below.load(Ordering::SeqCst);
+            if !holders.any(|holder| matches!(holder, Ok(Holder::Pack(place)) if place.pack >= going)) {
                 new.push(block.clone());
             }
         }

@@ -17,6 +17,7 @@ pub mod tree;
 
 mod blobs;
 mod commit;
+mod compact;
 mod delta;
 mod error;
 mod fold;

@@ -3,18 +3,19 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use cid::Cid;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedRwLockReadGuard, mpsc, oneshot, watch};
 
 use crate::blobs::{BlobFile, Blobs, StoredBlob};
 use crate::block::{Block, BlockError, Blocks};
-use crate::delta;
 use crate::commit::{self, Adoption, Change, Commit, Request};
+use crate::compact::{self, PastRoots};
+use crate::delta;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{OpenError, StoreError};
 use crate::files::{make_directory, write_whole};
@@ -70,6 +71,9 @@ impl Store {
             view: RwLock::new(View::new(State::default())),
             damaged: AtomicBool::new(false),
             folded: watch::Sender::new(entries.state.sequence),
+            past_roots: Mutex::new(PastRoots::default()),
+            adoptions: Arc::default(),
+            compacting_below: AtomicU32::new(0),
             cache: inner::cache(),
             _lock: lock,
         });
@@ -80,18 +84,23 @@ impl Store {
     fn start(inner: Arc<Inner>, dir: &Path, journal: Journal) -> Self {
         let (requests, receiver) = mpsc::channel(commit::QUEUE);
         let (signals, received) = std::sync::mpsc::sync_channel(SIGNALS);
+        let (folds, folded) = std::sync::mpsc::sync_channel(1);
         let committer = {
             let (inner, signals) = (Arc::clone(&inner), signals.clone());
             std::thread::spawn(move || commit::run(&inner, journal, receiver, &signals))
         };
         let folder = {
             let (inner, requests) = (Arc::clone(&inner), requests.downgrade());
-            std::thread::spawn(move || fold::run(&inner, &requests, &received))
+            std::thread::spawn(move || fold::run(&inner, &requests, &received, &folds))
+        };
+        let compactor = {
+            let inner = Arc::clone(&inner);
+            std::thread::spawn(move || compact::run(&inner, &folded))
         };
         if inner.pending() > 0 {
             let _ = signals.try_send(Signal::Changed { soon: true });
         }
-        let threads = Arc::new(Mutex::new(vec![committer, folder]));
+        let threads = Arc::new(Mutex::new(vec![committer, folder, compactor]));
         Self { inner, dir: dir.into(), requests, signals, threads }
     }
 
@@ -119,6 +128,11 @@ impl Store {
     /// Root, sequence, record and followed names as the journal has them.
     pub fn state(&self) -> State {
         self.inner.state()
+    }
+
+    /// A number that is another one after every change of what can be read.
+    pub fn generation(&self) -> u64 {
+        self.inner.view.read().unwrap_or_else(PoisonError::into_inner).position
     }
 
     /// Root of my tree as last folded.
@@ -269,6 +283,11 @@ impl Store {
         self.request(Change::Other(Entry::Unfollow { name: name.to_owned() })).await
     }
 
+    /// Held from the first look at a new root's blocks until it is adopted, so that none of them goes away.
+    pub async fn adopting(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.inner.adoptions).read_owned().await
+    }
+
     /// Moves a followed name to a root whose directories are all here.
     pub async fn adopt(&self, adoption: Adoption) -> Result<(), StoreError> {
         self.request(Change::Adopt(adoption)).await
@@ -301,6 +320,11 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.signals.send(Signal::Now(reply)).map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Rewrites the packs now. Blocks for as long as it takes.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        compact::compact(&self.inner).map(drop)
     }
 
     fn fold_blocking(&self) -> Result<(), StoreError> {

@@ -63,7 +63,7 @@ fn check(store: &Store, tag: &str, image: &Image) {
     }
     assert!(mine.has_repository(&repository).unwrap());
     assert_eq!(store.repositories(&TreeKey::MINE, None, 9).unwrap(), ["foo/bar"]);
-    assert!(store.tags(&TreeKey::MINE, &repository, None, 9).unwrap().contains(&tag.to_owned()));
+    assert!(store.tags(&TreeKey::MINE, &repository, None, 99).unwrap().contains(&tag.to_owned()));
     assert_eq!(store.tags_of(&TreeKey::MINE, &repository, &image.manifest.digest).unwrap(), [tag.parse().unwrap()]);
 }
 
@@ -226,6 +226,38 @@ fn a_fetched_blob_answers_to_its_cid_and_a_wrong_digest_is_dropped() {
         }
     }
     assert_eq!(std::fs::read_dir(ours.path().join("partial")).unwrap().count(), 0);
+}
+
+#[test]
+fn compaction_leaves_what_can_be_read_and_takes_what_cannot() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let mut images = Vec::new();
+    for seed in 0..40 {
+        images.push(push(&store, &format!("v{seed}"), seed, 1_500_000));
+        now(store.fold()).unwrap();
+    }
+    store.close().unwrap();
+    // A restart forgets the roots of the last hour.
+    let store = Store::open(dir.path()).unwrap();
+    let packs = || std::fs::read_dir(dir.path().join("packs")).unwrap();
+    let size = || packs().map(|item| item.unwrap().metadata().unwrap().len()).sum::<u64>();
+    let before = size();
+    store.compact().unwrap();
+    assert!(size() * 2 < before, "{before} bytes became {}", size());
+    let look = |store: &Store| {
+        for (seed, image) in images.iter().enumerate() {
+            check(store, &format!("v{seed}"), image);
+        }
+        assert!(store.blocks_between(None, store.root(), 1000, 1 << 24).unwrap().is_some());
+    };
+    look(&store);
+    push(&store, "v1", 1, 1_500_000);
+    now(store.fold()).unwrap();
+    look(&store);
+    store.close().unwrap();
+    std::fs::remove_dir_all(dir.path().join("db")).unwrap();
+    look(&Store::open(dir.path()).unwrap());
 }
 
 #[test]

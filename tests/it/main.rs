@@ -1,1 +1,3 @@
+//! The hermetic tests: one binary, no network beyond loopback, nothing installed.
 
+mod tidy;

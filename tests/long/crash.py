@@ -33,6 +33,7 @@ READY = 20       # seconds from a start to the first answer
 UNDER_LOAD = 6   # seconds that a fail point has to be reached
 AFTER_CUT = 0.3  # seconds of load after a device was cut: nothing may be acknowledged then that is not kept
 CONVERGE = 60    # seconds until B shows A's last root
+ENOUGH = 4       # with this many rounds for each fail point, all must have been reached
 A, B = "127.0.0.1:5000", "10.77.0.2:5000"
 
 # Linux: fs/ext4/ext4.h
@@ -94,9 +95,12 @@ class Watch(threading.Thread):
         self.sequence, self.roots = -1, {}
 
     def run(self):
-        while True:
-            self.look()
-            time.sleep(0.25)
+        try:
+            while True:
+                self.look()
+                time.sleep(0.25)
+        except (subprocess.SubprocessError, ValueError) as failure:
+            self.broken.append(f"B's status cannot be read: {failure}")
 
     def look(self):
         status = self.follower.status()
@@ -257,10 +261,12 @@ def main():
         for number in range(1, options.rounds + 1):
             run.round(number)
         run.converge()
-    except Broken as broken:
-        sys.exit(f"crash: FAILED in round {number}, --seed {options.seed}:\n  {broken}")
-    blobs, manifests = counts(run.ledger)
-    unreached = sorted(set(run.fail_points[:(options.rounds + 1) // 2]) - run.reached)
+        blobs, manifests = counts(run.ledger)
+        unreached = sorted(set(run.fail_points[:(options.rounds + 1) // 2]) - run.reached)
+        if unreached and options.rounds >= ENOUGH * len(run.fail_points):
+            raise Broken(f"fail points that no load reached: {' '.join(unreached)}")
+    except (Broken, OSError, http.client.HTTPException, subprocess.SubprocessError) as broken:
+        sys.exit(f"crash: FAILED in round {number}, --seed {options.seed}:\n  {broken or repr(broken)}")
     print(f"crash: {options.rounds} rounds, seed {options.seed}: all of {blobs} blobs, {manifests} manifests and "
           f"{len(run.ledger.tags)} tags kept; slowest start {run.slowest * 1000:.0f} ms; "
           f"{len(run.reached)} fail points reached" + (f", not reached: {' '.join(unreached)}" if unreached else ""))

@@ -40,11 +40,12 @@ pulls() {
 # has NODE REFERENCE DIGEST
 has() { [[ $(digest_at "$1" "$2") == "$3" ]]; }
 
-# lists NODE: everything that it lists, over HTTP and on the command line.
+# lists NODE: everything that it lists, over HTTP and on the command line, and the roots that it knows.
 lists() {
     inside "$1" curl -fsS 127.0.0.1:5000/v2/_catalog
     inside "$1" curl -fsS 127.0.0.1:5000/v2/away/boat/tags/list
-    sampan "$1" ls docker/registry/v2/repositories/away/boat/_manifests/tags
+    status "$1" '.root, .follows[].root'
+    [[ $1 == b ]] || sampan a ls docker/registry/v2/repositories/away/boat/_manifests/tags # b's own tree is empty
 }
 
 follow() { serve b --follow "$NAME"; }

@@ -45,7 +45,9 @@ impl Worker {
                 let _ = reply.send(Ok(peer));
                 return;
             }
-            Some(peer) => DialOpts::peer_id(peer).addresses(vec![address]).condition(PeerCondition::Always).build(),
+            Some(peer) => {
+                DialOpts::peer_id(peer).addresses(vec![address]).condition(PeerCondition::Always).build()
+            }
             None => DialOpts::unknown_peer_id().address(address).build(),
         };
         self.connecting.retain(|_, reply| !reply.is_closed());
@@ -82,7 +84,9 @@ impl Worker {
 
     pub(super) fn on_connection_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
+            SwarmEvent::ConnectionEstablished {
+                peer_id, connection_id, endpoint, num_established, ..
+            } => {
                 self.peers.connected(peer_id, connection_id, endpoint);
                 self.dialer.connected(&peer_id);
                 if let Some(reply) = self.connecting.remove(&connection_id) {
@@ -94,7 +98,8 @@ impl Worker {
                 }
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
-                if self.peers.disconnected(&peer_id, connection_id) {
+                self.peers.disconnected(&peer_id, connection_id);
+                if !self.swarm.is_connected(&peer_id) {
                     tracing::debug!(peer = %peer_id, ?cause, "disconnected");
                     self.dialer.lost(&peer_id, Instant::now());
                     self.names.forget_peer(&peer_id);
@@ -134,7 +139,8 @@ impl Worker {
     pub(super) fn on_identify(&mut self, event: identify::Event) {
         let identify::Event::Received { peer_id, info, .. } = event else { return };
         let speaks = |protocol: &StreamProtocol| info.protocols.contains(protocol);
-        let in_lan = speaks(&LAN_PROTOCOL) && self.swarm.behaviour_mut().lan.add_peer(&peer_id, &info.listen_addrs);
+        let in_lan =
+            speaks(&LAN_PROTOCOL) && self.swarm.behaviour_mut().lan.add_peer(&peer_id, &info.listen_addrs);
         if speaks(&WAN_PROTOCOL)
             && let Some(wan) = self.swarm.behaviour_mut().wan.as_mut()
         {
@@ -143,7 +149,7 @@ impl Worker {
         if in_lan {
             self.share_with_new_dht_peer(peer_id);
         }
-        if self.peers.introduced(&peer_id, info.agent_version, info.protocols) {
+        if self.peers.introduced(&peer_id, &info.agent_version, info.protocols) {
             let names = self.names.followed();
             if !names.is_empty() {
                 self.answers.ask(Task::Own { names, peers: Whom::One(peer_id) });

@@ -3,9 +3,9 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use libp2p::PeerId;
 use libp2p::gossipsub::{self, MessageAcceptance, TopicHash};
 use libp2p::request_response::Message;
-use libp2p::PeerId;
 use tokio::time::Instant;
 
 use super::Worker;
@@ -25,7 +25,7 @@ const PASS_ON: usize = 8;
 const MAX_ASKED: usize = 1024;
 
 impl Worker {
-    pub(super) fn publish(&mut self, record: Verified, nodes: Bytes) -> Result<Published, PublishError> {
+    pub(super) fn publish(&mut self, record: &Verified, nodes: Bytes) -> Result<Published, PublishError> {
         let name = *record.name();
         self.names.publish(record.clone(), Instant::now()).map_err(|fault| match fault {
             PublishFault::TooMany => PublishError::TooMany,
@@ -43,7 +43,7 @@ impl Worker {
             self.swarm.behaviour_mut().gossip.publish(topic, record.bytes().to_vec()).is_ok()
         };
         if current {
-            self.put_record(&record);
+            self.put_record(record);
         }
         Ok(Published { followers: followers.len(), pubsub })
     }
@@ -88,16 +88,19 @@ impl Worker {
 
     pub(super) fn on_follow(&mut self, event: follow::Event) {
         match event {
-            follow::Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => match request {
-                follow::Request::Ask { name, have } => {
-                    self.peers.wants(&peer, name);
-                    self.answers.ask(Task::Ask { name, have, channel });
+            follow::Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                match request {
+                    follow::Request::Ask { name, have } => {
+                        self.peers.wants(&peer, name);
+                        self.answers.ask(Task::Ask { name, have, channel });
+                    }
+                    follow::Request::Update { name, record, nodes } => {
+                        let _ =
+                            self.swarm.behaviour_mut().follow.send_response(channel, follow::Response::Taken);
+                        self.offer(&name, &record, nodes, Path::Follow, Some(peer));
+                    }
                 }
-                follow::Request::Update { name, record, nodes } => {
-                    let _ = self.swarm.behaviour_mut().follow.send_response(channel, follow::Response::Taken);
-                    self.offer(&name, &record, nodes, Path::Follow, Some(peer));
-                }
-            },
+            }
             follow::Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
                 let name = self.asked.remove(&request_id);
                 if let (Some(name), follow::Response::Known { record, nodes }) = (name, response) {
@@ -118,7 +121,11 @@ impl Worker {
                 match Name::from_routing_key(&request.0) {
                     Some(name) => self.answers.ask(Task::Fetch { name, channel }),
                     None => {
-                        let _ = self.swarm.behaviour_mut().fetch.send_response(channel, fetch::Response::NotFound);
+                        let _ = self
+                            .swarm
+                            .behaviour_mut()
+                            .fetch
+                            .send_response(channel, fetch::Response::NotFound);
                     }
                 }
             }
@@ -129,7 +136,9 @@ impl Worker {
                 }
                 self.queries.done(&question);
             }
-            fetch::Event::OutboundFailure { request_id, .. } => self.queries.done(&Question::Fetch(request_id)),
+            fetch::Event::OutboundFailure { request_id, .. } => {
+                self.queries.done(&Question::Fetch(request_id));
+            }
             fetch::Event::InboundFailure { .. } | fetch::Event::ResponseSent { .. } => {}
         }
     }
@@ -139,7 +148,7 @@ impl Worker {
             gossipsub::Event::Message { propagation_source, message_id, message } => {
                 let name = self.names.of_topic(&message.topic);
                 let acceptance = name.map_or(MessageAcceptance::Ignore, |name| {
-                    self.judge_gossip(&name, message.data.into(), propagation_source)
+                    self.judge_gossip(&name, &message.data.into(), propagation_source)
                 });
                 let gossip = &mut self.swarm.behaviour_mut().gossip;
                 gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
@@ -152,7 +161,13 @@ impl Worker {
     }
 
     /// A record was found by a question of this node.
-    pub(super) fn found_record(&mut self, question: &Question, record: &Bytes, path: Path, from: Option<PeerId>) {
+    pub(super) fn found_record(
+        &mut self,
+        question: &Question,
+        record: &Bytes,
+        path: Path,
+        from: Option<PeerId>,
+    ) {
         match self.queries.looked_up(question) {
             Some(name) => {
                 self.offer(&name, record, Bytes::new(), path, from);
@@ -162,7 +177,14 @@ impl Worker {
     }
 
     /// Judges a record that arrived, tells the program, and passes it on.
-    pub(super) fn offer(&mut self, name: &Name, bytes: &Bytes, nodes: Bytes, path: Path, from: Option<PeerId>) -> Verdict {
+    pub(super) fn offer(
+        &mut self,
+        name: &Name,
+        bytes: &Bytes,
+        nodes: Bytes,
+        path: Path,
+        from: Option<PeerId>,
+    ) -> Verdict {
         let clock = Clock::read();
         let verdict = self.names.judge(name, bytes, !nodes.is_empty(), path, clock);
         match &verdict {
@@ -238,17 +260,19 @@ impl Worker {
     }
 
     /// The rules of the IPNS PubSub router: better is passed on, broken is rejected, the rest is ignored.
-    fn judge_gossip(&mut self, name: &Name, record: Bytes, from: PeerId) -> MessageAcceptance {
-        let verdict = self.offer(name, &record, Bytes::new(), Path::Gossip, Some(from));
-        let first = self.names.first_on_topic(name, &record);
+    fn judge_gossip(&mut self, name: &Name, record: &Bytes, from: PeerId) -> MessageAcceptance {
+        let verdict = self.offer(name, record, Bytes::new(), Path::Gossip, Some(from));
+        let first = self.names.first_on_topic(name, record);
         match verdict {
             Verdict::New(_) => MessageAcceptance::Accept,
             Verdict::Again(_) | Verdict::Same if first => MessageAcceptance::Accept,
-            Verdict::Again(_) | Verdict::Same => MessageAcceptance::Ignore,
             // Whether it has expired depends on this machine's clock, which the sender is not to blame for.
-            Verdict::Refused(Refusal::Invalid(RecordError::Expired)) => MessageAcceptance::Ignore,
+            Verdict::Again(_)
+            | Verdict::Same
+            | Verdict::Refused(
+                Refusal::Older | Refusal::NotFollowed | Refusal::Invalid(RecordError::Expired),
+            ) => MessageAcceptance::Ignore,
             Verdict::Refused(Refusal::Invalid(_)) => MessageAcceptance::Reject,
-            Verdict::Refused(Refusal::Older | Refusal::NotFollowed) => MessageAcceptance::Ignore,
         }
     }
 

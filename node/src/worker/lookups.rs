@@ -34,7 +34,7 @@ const MAX_PROVIDED_KEYS: usize = 4096;
 /// A burst of pushes makes one announcement.
 const PROVIDE_LAN_AFTER: Duration = Duration::from_millis(500);
 /// An announcement in the public DHT is a walk of half a minute.
-const PROVIDE_WAN_AFTER: Duration = Duration::from_secs(60);
+const PROVIDE_WAN_AFTER: Duration = Duration::from_mins(1);
 
 const TABLES: [Table; 2] = [Table::Lan, Table::Wan];
 
@@ -137,7 +137,8 @@ impl Worker {
     }
 
     pub(super) fn provide_due(&mut self, now: Instant) {
-        let due: Vec<Table> = self.provided.due.extract_if(|_, at| *at <= now).map(|(table, _)| table).collect();
+        let due: Vec<Table> =
+            self.provided.due.extract_if(|_, at| *at <= now).map(|(table, _)| table).collect();
         let Some(root) = self.provided.root else { return };
         let key = provider_key(&root);
         for table in due {
@@ -172,8 +173,10 @@ impl Worker {
                     self.queries.done(&question);
                 }
             }
-            kad::Event::InboundRequest { request: InboundRequest::PutRecord { record: Some(record), .. } } => {
-                self.store_foreign_record(table, record);
+            kad::Event::InboundRequest {
+                request: InboundRequest::PutRecord { record: Some(record), .. },
+            } => {
+                self.store_foreign_record(table, &record);
             }
             kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
                 self.store_foreign_provider(table, record);
@@ -213,11 +216,12 @@ impl Worker {
     }
 
     /// The DHT keeps what is signed, current and newer than what it has.
-    fn store_foreign_record(&mut self, table: Table, record: kad::Record) {
+    fn store_foreign_record(&mut self, table: Table, record: &kad::Record) {
         let Some(name) = Name::from_routing_key(record.key.as_ref()) else { return };
         let bytes = Bytes::from(record.value.clone());
         let clock = Clock::read();
-        let verified = match Record::decode(bytes.clone()).and_then(|record| record.verify(&name, clock.time)) {
+        let verified = match Record::decode(bytes.clone()).and_then(|record| record.verify(&name, clock.time))
+        {
             Ok(verified) => verified,
             Err(error) => {
                 self.counters.refused(&error.into());

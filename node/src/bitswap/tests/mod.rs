@@ -159,7 +159,8 @@ fn wants(blocks: &[Block]) -> Vec<(Cid, u32)> {
 async fn take(session: &mut Session, blocks: &[Block]) {
     let mut missing: HashSet<Cid> = blocks.iter().map(|block| *block.cid()).collect();
     while !missing.is_empty() {
-        let next = timeout(PATIENCE, session.next()).await.expect("a block must come").expect("the node runs");
+        let next =
+            timeout(PATIENCE, session.next()).await.expect("a block must come").expect("the node runs");
         assert!(missing.remove(next.unwrap().cid()), "a block came that was not asked for, or twice");
     }
 }

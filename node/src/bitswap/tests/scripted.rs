@@ -117,7 +117,9 @@ impl ConnectionHandler for ScriptedHandler {
 
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Protocols, Protocols, (), Vec<u8>>) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (stream, _), .. }) => {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: (stream, _), ..
+            }) => {
                 self.streams.push(read(stream));
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
@@ -211,7 +213,9 @@ async fn a_frame_that_is_too_long_ends_its_stream_only() {
     let received = peer.received(got).await;
     let absent = (*blocks[1].cid(), Presence::DontHave);
     assert!(received.iter().any(|message| message.presences == [absent]));
-    assert!(received.iter().any(|message| message.blocks.iter().any(|block| block.data == *blocks[0].data())));
+    assert!(
+        received.iter().any(|message| message.blocks.iter().any(|block| block.data == *blocks[0].data()))
+    );
     while server.client.stats().refused < 2 {
         tokio::task::yield_now().await;
     }

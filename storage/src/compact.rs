@@ -1,0 +1,171 @@
+//! Compaction: packs that are mostly dead are rewritten, so that directories of past roots do not pile up.
+//!
+//! A thread of its own, woken after folds. What is live is found by walking the trees that may still be read: my
+//! current root and those of the last hour, because a follower may be half-way through one, and the last good root
+//! of each followed name. Live blocks of the old packs are copied to the pack that is written to, made durable, and
+//! only then are the old packs removed; after a crash in between, blocks lie twice.
+//!
+//! While old packs are going, a block in one of them does not count as stored ([`Inner::put_blocks`] writes it
+//! again), and no followed root is being adopted: an adoption trusts the blocks that it finds.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use cid::Cid;
+
+use crate::block::{Block, BlockError, Blocks, DAG_PB};
+use crate::dag::pb;
+use crate::error::StoreError;
+use crate::index::Holder;
+use crate::inner::Inner;
+use crate::tree;
+
+/// Below this, packs are not worth a walk.
+const LEAST: u64 = 32 * 1024 * 1024;
+/// Packs are rewritten when they are this many times what was live the last time.
+const FACTOR: u64 = 2;
+/// How long a root that is no longer current stays whole.
+const KEEP: Duration = Duration::from_secs(3600);
+/// Of those at most so many, evenly thinned: a storm of pushes makes twenty a second.
+const KEEP_ROOTS: usize = 64;
+/// Blocks copied between two writes.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// Roots that were current within the last hour.
+#[derive(Debug, Default)]
+pub(crate) struct PastRoots(VecDeque<(Instant, Cid)>);
+
+impl PastRoots {
+    pub(crate) fn push(&mut self, root: Cid) {
+        self.0.push_back((Instant::now(), root));
+        while self.0.front().is_some_and(|(at, _)| at.elapsed() > KEEP) {
+            self.0.pop_front();
+        }
+        if self.0.len() > KEEP_ROOTS {
+            let mut keep = false;
+            // Every second of the older half: young ones are the likeliest to be read.
+            let half = self.0.len() / 2;
+            let thinned = self.0.drain(..half).filter(|_| {
+                keep = !keep;
+                keep
+            });
+            let mut thinned: VecDeque<_> = thinned.collect();
+            thinned.append(&mut self.0);
+            self.0 = thinned;
+        }
+    }
+
+    fn roots(&self) -> Vec<Cid> {
+        self.0.iter().map(|(_, root)| *root).collect()
+    }
+}
+
+/// Runs until the folder is gone.
+pub(crate) fn run(inner: &Arc<Inner>, folds: &Receiver<()>) {
+    let mut live = 0;
+    while folds.recv().is_ok() {
+        if inner.packs.total() < LEAST.max(live * FACTOR) {
+            continue;
+        }
+        match compact(inner) {
+            Ok(kept) => live = kept,
+            // Nothing was removed that is needed; the next fold tries again.
+            Err(error) => tracing::warn!(%error, "packs could not be compacted"),
+        }
+    }
+}
+
+/// Returns the bytes that are live.
+pub(crate) fn compact(inner: &Inner) -> Result<u64, StoreError> {
+    let _no_adoption = inner.adoptions.blocking_write();
+    let before = inner.packs.total();
+    let first_new = inner.packs.roll()?;
+    inner.compacting_below.store(first_new, Ordering::SeqCst);
+    let rewritten = mark(inner).map_err(StoreError::from).and_then(|live| rewrite(inner, first_new, &live));
+    inner.compacting_below.store(0, Ordering::SeqCst);
+    rewritten?;
+    let after = inner.packs.total();
+    tracing::debug!(before, after, "packs compacted");
+    Ok(after)
+}
+
+/// What may be read, by the first bytes of its hash: two that share them are both kept.
+fn mark(inner: &Inner) -> Result<HashSet<u64>, BlockError> {
+    let (current, state) = {
+        let view = inner.view.read().unwrap_or_else(PoisonError::into_inner);
+        (view.base, view.state.clone())
+    };
+    let mut live = HashSet::new();
+    let followed = state.follows.iter().filter_map(|follow| follow.good.as_ref()).map(|good| good.root.0);
+    for root in std::iter::once(current).chain(followed) {
+        mark_tree(inner, &root, &mut live)?;
+    }
+    let past = inner.past_roots.lock().unwrap_or_else(PoisonError::into_inner).roots();
+    for root in past {
+        // One that an earlier compaction has thinned away is whole no more.
+        match mark_tree(inner, &root, &mut live) {
+            Ok(()) | Err(BlockError::Missing(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(live)
+}
+
+fn mark_tree(inner: &Inner, root: &Cid, live: &mut HashSet<u64>) -> Result<(), BlockError> {
+    let mut files = Vec::new();
+    tree::reach(inner, root, &mut |cid, _| {
+        let new = live.insert(short(cid));
+        if new {
+            files.push(*cid);
+        }
+        // What was seen under another root is live with all below it.
+        new
+    })?;
+    // Below a large file's root lie more nodes, and leaves that are kept as they came.
+    while let Some(cid) = files.pop() {
+        if cid.codec() != DAG_PB {
+            continue;
+        }
+        let Some(data) = inner.get(&cid)? else { continue };
+        let Ok(node) = pb::Node::decode(&data) else { continue };
+        let below = node.links.into_iter().map(|link| link.cid).filter(|cid| cid.codec() == DAG_PB);
+        files.extend(below.filter(|cid| live.insert(short(cid))));
+    }
+    Ok(())
+}
+
+fn rewrite(inner: &Inner, first_new: u32, live: &HashSet<u64>) -> Result<(), StoreError> {
+    for pack in inner.packs.ids().into_iter().filter(|id| *id < first_new) {
+        let mut rows = Vec::new();
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        let mut copied = Ok(());
+        inner.packs.scan(pack, 0, &mut |cid, place, data| {
+            rows.push((cid, Holder::Pack(place)));
+            if live.contains(&short(&cid)) && copied.is_ok() {
+                bytes += data.len();
+                batch.push(Block::trusted(cid, data));
+                if bytes > BATCH_BYTES {
+                    copied = inner.put_blocks(&batch);
+                    batch.clear();
+                    bytes = 0;
+                }
+            }
+        })?;
+        copied?;
+        inner.put_blocks(&batch)?;
+        inner.packs.sync()?;
+        // Readers find the copy from here on.
+        inner.index.remove_blocks(&rows)?;
+        inner.packs.remove(pack)?;
+    }
+    Ok(())
+}
+
+fn short(cid: &Cid) -> u64 {
+    let digest = cid.hash().digest();
+    digest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
