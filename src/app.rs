@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::web;
 use anyhow::Context;
@@ -23,8 +22,6 @@ use crate::sync::{Fetcher, Followed, Follower, StoreRecords, listing, publish};
 
 /// The node's own key, and that of its name, in the data directory.
 pub(crate) const KEY: &str = "keys/self.key";
-/// Uploads in flight may take this long to come to an end once the program is told to stop.
-const DRAIN: Duration = Duration::from_secs(20);
 
 /// A running registry and node.
 pub(crate) struct App {
@@ -98,6 +95,7 @@ impl App {
     /// Names of the configuration and those that were added; others that were followed once are forgotten.
     async fn follow_all(&self, configured: &[Name]) -> anyhow::Result<()> {
         let Running { store, follower, .. } = self.running.as_ref();
+        store.set_order(configured.iter().map(ToString::to_string).collect());
         for follow in store.state().follows {
             match follow.name.parse::<Name>() {
                 Ok(name) if follow.kept || configured.contains(&name) => follower.follow(name).await?,
@@ -146,9 +144,9 @@ impl App {
         };
         tracing::info!("stopping");
         drop(control);
-        if failed.is_none() && tokio::time::timeout(DRAIN, handle.stop(true)).await.is_err() {
-            tracing::warn!("requests in flight were cut off; their uploads can be resumed");
-            handle.stop(false).await;
+        if failed.is_none() {
+            // Bounded by the server: what is cut off can be resumed.
+            handle.stop(true).await;
         }
         stop.cancel();
         tasks.wait().await;

@@ -93,6 +93,11 @@ impl Scoped {
 
     fn concerns(&self, event: &FromSwarm<'_>) -> bool {
         match event {
+            // External addresses say the same. A new listener only makes Kademlia look for peers, and
+            // while the LAN has none it complains that there are none.
+            FromSwarm::NewListenAddr(_) | FromSwarm::ExpiredListenAddr(_) if self.scope == Scope::Lan => {
+                false
+            }
             FromSwarm::NewListenAddr(event) => self.scope.allows(event.addr),
             FromSwarm::ExpiredListenAddr(event) => self.scope.allows(event.addr),
             FromSwarm::NewExternalAddrCandidate(event) => self.scope.allows(event.addr),

@@ -26,7 +26,7 @@ pub enum Event {
         record: Verified,
         /// A CAR of nodes below the record's root, not verified, and possibly empty.
         nodes: Bytes,
-        /// Who has it; `None` if it came out of the DHT.
+        /// Who sent it, the first to ask for blocks; `None` if it came out of the DHT.
         from: Option<PeerId>,
         /// It is past its end by this machine's clock. Only other Sampans pass such records on.
         expired: bool,

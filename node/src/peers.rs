@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use libp2p::core::ConnectedPoint;
-use libp2p::multiaddr::Multiaddr;
+use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::swarm::ConnectionId;
 use libp2p::{PeerId, StreamProtocol};
 
@@ -126,14 +126,25 @@ impl State {
     fn show(&self, id: PeerId) -> Peer {
         let oldest = self.connections.first().map(|(_, endpoint)| endpoint);
         let inbound = oldest.is_some_and(ConnectedPoint::is_listener);
+        let mut protocols: Vec<String> = self.protocols.iter().map(ToString::to_string).collect();
+        protocols.sort();
         Peer {
             id,
-            addresses: self.connections.iter().map(|(_, end)| end.get_remote_address().clone()).collect(),
+            addresses: self
+                .connections
+                .iter()
+                .map(|(_, end)| without_peer(end.get_remote_address()))
+                .collect(),
             agent: self.agent.clone(),
-            protocols: self.protocols.iter().map(ToString::to_string).collect(),
+            protocols,
             direction: if inbound { Direction::Inbound } else { Direction::Outbound },
             latency: self.latency,
             follows: self.follows.iter().copied().collect(),
         }
     }
+}
+
+/// The remote address of a connection that this node dialled ends in the peer id, of others it does not.
+fn without_peer(address: &Multiaddr) -> Multiaddr {
+    address.iter().filter(|protocol| !matches!(protocol, Protocol::P2p(_))).collect()
 }

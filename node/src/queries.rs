@@ -56,6 +56,7 @@ pub(crate) struct Queries {
     jobs: HashMap<u64, Running>,
     questions: HashMap<Question, u64>,
     last: u64,
+    next_sweep: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -73,6 +74,7 @@ impl Queries {
             job.finish();
             return;
         }
+        self.next_sweep.get_or_insert_with(|| Instant::now() + SWEEP);
         self.last += 1;
         self.questions.extend(questions.iter().map(|question| (*question, self.last)));
         self.jobs.insert(self.last, Running { job, open: questions.len(), heard: 0, deadline });
@@ -145,11 +147,13 @@ impl Queries {
         }
         // Of jobs that ended early there are questions still out.
         let moot = self.questions.extract_if(|_, id| !self.jobs.contains_key(id));
-        moot.map(|(question, _)| question).collect()
+        let moot = moot.map(|(question, _)| question).collect();
+        self.next_sweep = (!self.questions.is_empty()).then(|| now + SWEEP);
+        moot
     }
 
-    pub(crate) fn next_sweep(&self, now: Instant) -> Option<Instant> {
-        (!self.questions.is_empty()).then(|| now + SWEEP)
+    pub(crate) fn next_sweep(&self) -> Option<Instant> {
+        self.next_sweep
     }
 
     fn running(&self, question: &Question) -> Option<&Running> {

@@ -144,10 +144,10 @@ fn listen(
 }
 
 impl Worker {
-    /// Until each listener has told one address.
+    /// Until there is an address of each transport that is listened on.
     async fn wait_for_addresses(&mut self) {
-        let ports: HashSet<bool> = self.listeners.values().map(is_quic).collect();
-        while self.swarm.listeners().map(is_quic).collect::<HashSet<bool>>() != ports {
+        let wanted: HashSet<bool> = self.listeners.values().map(is_quic).collect();
+        while self.swarm.listeners().map(is_quic).collect::<HashSet<bool>>() != wanted {
             self.step().await;
         }
     }

@@ -156,7 +156,7 @@ impl Worker {
         let due = [
             self.dialer.next_due(),
             self.names.next_due(),
-            self.queries.next_sweep(now),
+            self.queries.next_sweep(),
             self.provided.next_due(),
         ];
         due.into_iter().flatten().min().unwrap_or(now + IDLE).min(now + IDLE)

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use sampan_node::{KeyFile, Multiaddr, Name};
 
-use crate::config::{self, Network};
+use crate::config::{self, Anonymous, Network};
 
 pub(crate) use print::complain;
 
@@ -76,19 +76,12 @@ struct Serve {
     /// Follow a registry by its name, repeatable
     #[arg(long, value_name = "NAME", value_parser = config::name)]
     follow: Vec<Name>,
-    /// Let clients without a password push, from anywhere
+    /// What clients without a password may do [default: pull, and push from this machine]
     #[arg(long, value_enum, value_name = "WHAT")]
     anonymous: Option<Anonymous>,
     /// Configuration file (YAML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Anonymous {
-    /// What is allowed anyway
-    Pull,
-    Push,
 }
 
 #[derive(Debug, Subcommand)]

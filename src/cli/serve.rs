@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Anonymous, Serve, print};
+use super::{Serve, print};
 use crate::app::App;
 use crate::config::{Config, Flags, Network};
 
@@ -14,7 +14,7 @@ pub(super) fn run(data: Option<PathBuf>, serve: Serve) -> anyhow::Result<()> {
         p2p: serve.p2p,
         network: serve.network,
         follow: serve.follow,
-        anonymous_push: serve.anonymous == Some(Anonymous::Push),
+        anonymous: serve.anonymous,
     })?;
     // One crypto provider for everything that speaks TLS; a second install is what the first did.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -11,6 +11,7 @@ pub(super) fn root(dir: &Path) -> anyhow::Result<()> {
         Some(answer) => answer,
         None => {
             let store = control::open_offline(dir)?;
+            store.fold_blocking()?;
             let root = store.root().to_string();
             store.close()?;
             root
@@ -25,6 +26,7 @@ pub(super) fn list(dir: &Path, path: &str) -> anyhow::Result<Vec<Listed>> {
         return Ok(answer);
     }
     let store = control::open_offline(dir)?;
+    store.fold_blocking()?;
     let listed = listing::list(&store, &store.root(), path);
     store.close()?;
     listed

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use sampan_node::{Multiaddr, Name};
 use serde::{Deserialize, Deserializer};
 
-use super::Network;
+use super::{Anonymous, Network};
 
 /// A configuration file is some lines; what is longer is another file.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -51,13 +51,6 @@ pub(super) struct Ipfs {
     #[serde(deserialize_with = "parsed")]
     pub(super) follow: Vec<Name>,
     pub(super) swarmkey: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Anonymous {
-    Pull,
-    Push,
 }
 
 /// A value that YAML may take for a number.

@@ -41,6 +41,16 @@ pub(crate) enum Network {
     Private,
 }
 
+/// What clients without a password may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Anonymous {
+    /// What is allowed anyway
+    Pull,
+    /// Pull and push, from anywhere
+    Push,
+}
+
 /// What was said on the command line.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flags {
@@ -50,7 +60,7 @@ pub(crate) struct Flags {
     pub(crate) p2p: Vec<Multiaddr>,
     pub(crate) network: Option<Network>,
     pub(crate) follow: Vec<Name>,
-    pub(crate) anonymous_push: bool,
+    pub(crate) anonymous: Option<Anonymous>,
 }
 
 impl Config {
@@ -74,7 +84,7 @@ impl Config {
             swarm_key: file.ipfs.swarmkey,
             follow,
             peers: file.ipfs.peers,
-            anonymous_push: flags.anonymous_push || file.anonymous == Some(file::Anonymous::Push),
+            anonymous_push: flags.anonymous.or(file.anonymous) == Some(Anonymous::Push),
         })
     }
 

@@ -6,6 +6,8 @@ mod body;
 mod conditional;
 mod error;
 mod range;
+#[cfg(test)]
+mod tests;
 mod v2;
 
 use std::io;
@@ -28,7 +30,7 @@ const HEAD_TIME: Duration = Duration::from_secs(15);
 /// Time for a client to close after the last answer.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 /// Time for requests in flight when the server stops.
-const STOP_SECONDS: u64 = 30;
+const STOP_SECONDS: u64 = 20;
 /// Connections of one worker.
 const MAX_CONNECTIONS: usize = 4096;
 /// Threads of one worker that read and write the disk.

@@ -1,11 +1,12 @@
 //! Followed names: hears their records, and has each newer root adopted, one at a time for each name.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use sampan_node::ipns::{Record, Verified};
+use sampan_node::ipns::{Record, Verified, select};
 use sampan_node::{Event, Events, Name, Node, PeerId};
 use sampan_storage::{Cid, Store};
 use tokio::sync::Notify;
@@ -125,13 +126,14 @@ impl Follower {
 
     fn hear(&self, heard: Heard) {
         let name = heard.record.name().clone();
-        let known = self.good(&name).map(|(_, sequence)| sequence);
+        let known = self.record(&name);
         let mut names = self.names();
         let Some(watch) = names.get_mut(&name) else { return };
-        let newest = watch.heard.as_ref().map(|heard| heard.record.sequence()).max(known);
-        // The same record again may bring a peer that has the tree.
-        let again = watch.heard.as_ref().is_some_and(|before| before.record.sequence() == heard.record.sequence());
-        if again || newest.is_none_or(|newest| heard.record.sequence() > newest) {
+        let waiting = watch.heard.as_ref().map(|heard| &heard.record);
+        // The same record again may bring a peer that has the tree; one that only lives longer is kept too.
+        let is_older = |than: &Record| select(&heard.record, than) == Ordering::Less;
+        let is_known = known.is_some_and(|known| select(&heard.record, &known) != Ordering::Greater);
+        if !is_known && !waiting.is_some_and(|waiting| is_older(waiting)) {
             watch.heard = Some(heard);
             watch.wake.notify_one();
         }
@@ -169,6 +171,12 @@ impl Follower {
                 let _ = tokio::time::timeout(RETRY, wake.notified()).await;
             }
         }
+    }
+
+    /// The record behind the root that is current.
+    fn record(&self, name: &Name) -> Option<Record> {
+        let state = self.store.state();
+        Record::decode(state.follow(&name.to_string())?.good.as_ref()?.record.to_vec()).ok()
     }
 
     fn good(&self, name: &Name) -> Option<(Cid, u64)> {

@@ -65,7 +65,7 @@ impl Blobs {
             if last.is_dir() {
                 continue;
             }
-            make_directory(&dir)?;
+            make_directory(&dir, 0o755)?;
             for byte in 0..=u8::MAX {
                 fs::create_dir_all(dir.join(format!("{byte:02x}")))?;
             }

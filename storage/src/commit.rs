@@ -131,7 +131,7 @@ pub(crate) fn run(
         }
         let mut soon = false;
         let mut commits = Vec::new();
-        let mut folded = None;
+        let mut folded = false;
         for ((request, entry), position) in batch.into_iter().zip(&entries).zip(first_position..) {
             if let Err(error) = inner.apply(position, entry) {
                 inner.index_failed(&error);
@@ -143,7 +143,7 @@ pub(crate) fn run(
                         inner.index_failed(&error);
                     }
                 }
-                Change::Other(Entry::Fold { covers, .. }) => folded = Some(*covers),
+                Change::Other(Entry::Fold { .. }) => folded = true,
                 Change::Other(_) => {}
             }
             fail::point("journal.apply.after");
@@ -164,17 +164,20 @@ pub(crate) fn run(
             // A full queue holds a signal that is as good as this one.
             let _ = folder.try_send(Signal::Changed { soon });
         }
-        if let Some(covers) = folded
-            && let Err(error) = tidy(inner, &mut journal, covers)
+        if (folded || journal.is_long())
+            && let Err(error) = tidy(inner, &mut journal)
         {
             tracing::warn!(%error, "old journal files stay until the next fold");
         }
     }
 }
 
-/// Closes a long journal file and drops those that the fold has covered.
-fn tidy(inner: &Inner, journal: &mut Journal, covers: Position) -> Result<(), StoreError> {
-    journal.rotate(&inner.state())?;
+/// Closes a long journal file and drops those that a fold, or the state of a later one, has covered.
+fn tidy(inner: &Inner, journal: &mut Journal) -> Result<(), StoreError> {
+    let state = inner.state();
+    journal.rotate(&state)?;
+    // Without changes that wait for a fold, the state at the head of the last file says it all.
+    let covers = if inner.pending() == 0 { journal.next() - 1 } else { state.covers };
     if journal.has_covered(covers) {
         // The index must not need what is dropped here.
         inner.index.set_applied(journal.next() - 1)?;

@@ -1,6 +1,6 @@
 //! Compaction: packs that are mostly dead are rewritten, so that directories of past roots do not pile up.
 //!
-//! A thread of its own, woken after folds. What is live is found by walking the trees that may still be read: my
+//! The folder does it between two folds, so that no fold is half-way. What is live is found by walking the trees that may still be read: my
 //! current root and those of the last hour, because a follower may be half-way through one, and the last good root
 //! of each followed name. Live blocks of the old packs are copied to the pack that is written to, made durable, and
 //! only then are the old packs removed; after a crash in between, blocks lie twice.
@@ -10,8 +10,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use cid::Cid;
@@ -63,24 +62,29 @@ impl PastRoots {
     }
 }
 
-/// Runs until the folder is gone.
-pub(crate) fn run(inner: &Arc<Inner>, folds: &Receiver<()>) {
-    let mut live = 0;
-    while folds.recv().is_ok() {
-        if inner.packs.total() < LEAST.max(live * FACTOR) {
-            continue;
+/// Compacts when the packs have grown enough since the last time.
+#[derive(Debug, Default)]
+pub(crate) struct Compactor {
+    live: u64,
+}
+
+impl Compactor {
+    /// Called between two folds, by the thread that makes them.
+    pub(crate) fn look(&mut self, inner: &Inner) {
+        if inner.packs.total() < LEAST.max(self.live * FACTOR) {
+            return;
         }
         match compact(inner) {
-            Ok(kept) => live = kept,
+            Ok(live) => self.live = live.unwrap_or(self.live),
             // Nothing was removed that is needed; the next fold tries again.
             Err(error) => tracing::warn!(%error, "packs could not be compacted"),
         }
     }
 }
 
-/// Returns the bytes that are live.
-pub(crate) fn compact(inner: &Inner) -> Result<u64, StoreError> {
-    let _no_adoption = inner.adoptions.blocking_write();
+/// Returns the bytes that are live, or `None` when a root is being adopted just now.
+pub(crate) fn compact(inner: &Inner) -> Result<Option<u64>, StoreError> {
+    let Ok(_no_adoption) = inner.adoptions.try_write() else { return Ok(None) };
     let before = inner.packs.total();
     let first_new = inner.packs.roll()?;
     inner.compacting_below.store(first_new, Ordering::SeqCst);
@@ -89,16 +93,18 @@ pub(crate) fn compact(inner: &Inner) -> Result<u64, StoreError> {
     rewritten?;
     let after = inner.packs.total();
     tracing::debug!(before, after, "packs compacted");
-    Ok(after)
+    Ok(Some(after))
 }
 
 /// What may be read, by the first bytes of its hash: two that share them are both kept.
 fn mark(inner: &Inner) -> Result<HashSet<u64>, BlockError> {
-    let (current, state) = {
+    let (current, state, pending) = {
         let view = inner.view.read().unwrap_or_else(PoisonError::into_inner);
-        (view.base, view.state.clone())
+        (view.base, view.state.clone(), view.overlay.targets())
     };
     let mut live = HashSet::new();
+    live.extend(pending.iter().map(short));
+    mark_files(inner, pending, &mut live)?;
     let followed = state.follows.iter().filter_map(|follow| follow.good.as_ref()).map(|good| good.root.0);
     for root in std::iter::once(current).chain(followed) {
         mark_tree(inner, &root, &mut live)?;
@@ -124,7 +130,11 @@ fn mark_tree(inner: &Inner, root: &Cid, live: &mut HashSet<u64>) -> Result<(), B
         // What was seen under another root is live with all below it.
         new
     })?;
-    // Below a large file's root lie more nodes, and leaves that are kept as they came.
+    mark_files(inner, files, live)
+}
+
+/// Below a large file's root lie more nodes, and leaves that are kept as they came.
+fn mark_files(inner: &Inner, mut files: Vec<Cid>, live: &mut HashSet<u64>) -> Result<(), BlockError> {
     while let Some(cid) = files.pop() {
         if cid.codec() != DAG_PB {
             continue;
@@ -143,7 +153,7 @@ fn rewrite(inner: &Inner, first_new: u32, live: &HashSet<u64>) -> Result<(), Sto
         let mut batch = Vec::new();
         let mut bytes = 0;
         let mut copied = Ok(());
-        inner.packs.scan(pack, 0, &mut |cid, place, data| {
+        let end = inner.packs.scan(pack, 0, &mut |cid, place, data| {
             rows.push((cid, Holder::Pack(place)));
             if live.contains(&short(&cid)) && copied.is_ok() {
                 bytes += data.len();
@@ -156,8 +166,13 @@ fn rewrite(inner: &Inner, first_new: u32, live: &HashSet<u64>) -> Result<(), Sto
             }
         })?;
         copied?;
+        if !inner.packs.ends_at(pack, end)? {
+            // Behind the damage may lie what is needed; `verify` looks after it.
+            tracing::warn!(pack, at = end, "a damaged pack is left as it is");
+            continue;
+        }
         inner.put_blocks(&batch)?;
-        inner.packs.sync()?;
+        inner.sync_blocks()?;
         // Readers find the copy from here on.
         inner.index.remove_blocks(&rows)?;
         inner.packs.remove(pack)?;

@@ -1,8 +1,8 @@
 //! Durable file operations: what is written here is on the disk when the call returns.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Makes the entries of a directory durable.
@@ -11,8 +11,8 @@ pub fn sync_directory(dir: &Path) -> io::Result<()> {
 }
 
 /// Makes a directory and its entry in the parent durable; fine if it is there.
-pub fn make_directory(dir: &Path) -> io::Result<()> {
-    match fs::create_dir(dir) {
+pub fn make_directory(dir: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(dir) {
         Ok(()) => dir.parent().map_or(Ok(()), sync_directory),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
         Err(error) => Err(error),

@@ -4,12 +4,13 @@
 //! It never makes a push wait: it works on a copy of the changes, and the committer switches the tree over.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::commit::{Change, Request};
+use crate::compact::Compactor;
 use crate::error::StoreError;
 use crate::fail;
 use crate::inner::Inner;
@@ -37,8 +38,8 @@ pub(crate) fn run(
     inner: &Arc<Inner>,
     requests: &mpsc::WeakSender<Request>,
     signals: &Receiver<Signal>,
-    compactor: &SyncSender<()>,
 ) {
+    let mut compactor = Compactor::default();
     let mut last = Instant::now();
     let mut due: Option<Instant> = None;
     let mut waiting = Vec::new();
@@ -64,10 +65,10 @@ pub(crate) fn run(
         }
         last = Instant::now();
         let folded = fold(inner, requests);
+        waiting.drain(..).for_each(|reply: oneshot::Sender<_>| drop(reply.send(folded.clone())));
         due = match &folded {
             Ok(()) => {
-                // One that is busy looks again at the next fold.
-                let _ = compactor.try_send(());
+                compactor.look(inner);
                 None
             }
             Err(StoreError::Closed) => return,
@@ -76,7 +77,6 @@ pub(crate) fn run(
                 Some(last + RETRY)
             }
         };
-        waiting.drain(..).for_each(|reply: oneshot::Sender<_>| drop(reply.send(folded.clone())));
     }
 }
 
@@ -91,7 +91,7 @@ fn fold(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>) -> Result<(), 
     nodes.extend(applied.blocks);
     inner.put_blocks(&nodes)?;
     fail::point("fold.pack.after");
-    inner.packs.sync()?;
+    inner.sync_blocks()?;
     fail::point("fold.sync.after");
     let changed = applied.root != base;
     let sequence = if changed { sequence + 1 } else { sequence };

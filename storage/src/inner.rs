@@ -23,7 +23,7 @@ use crate::index::{Form, Holder, Index, Row, TreeKey};
 use crate::journal::{CommitEntry, Entry, Position, State};
 use crate::layout::{self, Item};
 use crate::overlay::Overlay;
-use crate::pack::Packs;
+use crate::pack::{Packs, Place};
 use crate::tree::{Change, Difference};
 use crate::upload::Uploads;
 
@@ -44,6 +44,10 @@ pub(crate) struct Inner {
     pub(crate) past_roots: Mutex<PastRoots>,
     /// Adoptions read, compaction writes: see [`crate::compact`].
     pub(crate) adoptions: Arc<tokio::sync::RwLock<()>>,
+    /// Held while blocks and their rows are put, so that the mark of what is indexed skips none.
+    pub(crate) putting: Mutex<()>,
+    /// Followed names in the order in which they are read.
+    pub(crate) order: RwLock<Vec<String>>,
     /// Blocks in packs below this number are about to go and do not count as stored.
     pub(crate) compacting_below: AtomicU32,
     pub(crate) cache: Cache<Vec<u8>, Bytes, Weight>,
@@ -136,18 +140,27 @@ impl Inner {
 
     /// Appends blocks that are in no pack yet. Durable after a sync of the packs.
     pub(crate) fn put_blocks(&self, blocks: &[Block]) -> Result<(), StoreError> {
+        let _alone = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = Vec::new();
         for block in blocks {
             let mut holders = self.index.holders(block.cid().hash());
             let going = self.compacting_below.load(Ordering::SeqCst);
-            if !holders.any(|holder| matches!(holder, Ok(Holder::Pack(place)) if place.pack >= going)) {
+            let stored = |place: &Place| place.pack >= going && self.packs.holds(*place);
+            if !holders.any(|holder| matches!(holder, Ok(Holder::Pack(place)) if stored(&place))) {
                 new.push(block.clone());
             }
         }
         let places = self.packs.append(&new)?;
         let rows: Vec<(Cid, Holder)> =
             new.iter().zip(places).map(|(block, place)| (*block.cid(), Holder::Pack(place))).collect();
-        self.index.put_blocks(&rows)?;
+        self.index.put_blocks(&rows)
+    }
+
+    /// Makes blocks that were put before durable. Only then is what is indexed of the pack marked: a row may
+    /// outlive a block that a power cut took, but not the mark.
+    pub(crate) fn sync_blocks(&self) -> Result<(), StoreError> {
+        let _alone = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.packs.sync()?;
         let (pack, end) = self.packs.end();
         self.index.set_pack_indexed(pack, end)
     }

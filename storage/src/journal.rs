@@ -272,9 +272,14 @@ impl Journal {
         self.file.sync_data()
     }
 
+    /// Whether the last file is long enough to be closed.
+    pub fn is_long(&self) -> bool {
+        self.len >= ROTATE_AT
+    }
+
     /// Starts a new file when the last one is long enough.
     pub fn rotate(&mut self, state: &State) -> io::Result<bool> {
-        if self.len < ROTATE_AT {
+        if !self.is_long() {
             return Ok(false);
         }
         fail::point("journal.rotate.before");
@@ -321,9 +326,12 @@ fn create(dir: &Path, first: Position, state: &State) -> io::Result<(Segment, Fi
     let mut frame = Vec::new();
     encode(&Entry::State(state.clone()), &mut frame)?;
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-    file.write_all(&frame)?;
-    file.sync_all()?;
-    sync_directory(dir)?;
+    let written = file.write_all(&frame).and_then(|()| file.sync_all()).and_then(|()| sync_directory(dir));
+    if let Err(error) = written {
+        // The old file goes on; one with a later number beside it would be read as its successor.
+        fs::remove_file(&path)?;
+        return Err(error);
+    }
     Ok((Segment { first, path }, file, frame.len() as u64))
 }
 

@@ -66,6 +66,11 @@ impl Overlay {
         self.blocks.get(&cid.hash().to_bytes()).map(|(_, _, data)| data.clone())
     }
 
+    /// Everything that was put.
+    pub(crate) fn targets(&self) -> Vec<Cid> {
+        self.changes.values().filter_map(|(_, target)| target.map(|target| target.cid.0)).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.changes.len()
     }

@@ -109,6 +109,26 @@ impl Packs {
         Ok(())
     }
 
+    /// Whether the pack reaches as far as this block. A pack whose end was lost is never appended to again
+    /// ([`Self::roll`]), so a row into the lost part stays false.
+    pub(crate) fn holds(&self, place: Place) -> bool {
+        self.length(place.pack).is_some_and(|len| place.offset + u64::from(place.len) <= len)
+    }
+
+    /// Whether the pack's whole blocks end where the file does.
+    pub(crate) fn ends_at(&self, pack: u32, end: u64) -> io::Result<bool> {
+        Ok(fs::metadata(path(&self.dir, pack))?.len() == end)
+    }
+
+    fn length(&self, pack: u32) -> Option<u64> {
+        let (current, len) = self.end();
+        if pack == current {
+            return Some(len);
+        }
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        files.get(&pack)?.metadata().ok().map(|metadata| metadata.len())
+    }
+
     /// The pack that is written to and its length.
     pub(crate) fn end(&self) -> (u32, u64) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,8 +169,12 @@ impl Packs {
         let len = usize::try_from(place.len).unwrap_or(usize::MAX);
         let Some(file) = file.filter(|_| len <= MAX_BLOCK) else { return Ok(None) };
         let mut data = vec![0; len];
-        file.read_exact_at(&mut data, place.offset)?;
-        Ok(Some(data.into()))
+        match file.read_exact_at(&mut data, place.offset) {
+            Ok(()) => Ok(Some(data.into())),
+            // The row has outlived the block: a power cut took the pack's end.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Visits the blocks of a pack from `from` on (0: all) and returns where the whole ones end. What follows in

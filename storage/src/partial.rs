@@ -35,7 +35,8 @@ pub struct Partial {
 
 impl Partial {
     pub(crate) fn create(dir: &Path, inner: Arc<Inner>, digest: &Digest, size: u64) -> Result<Self, StoreError> {
-        let path = dir.join(format!("{}-{}", digest.algorithm(), digest.hex()));
+        // A fetch that was given up may go while the next one for the same blob has begun.
+        let path = dir.join(format!("{}-{}", digest.hex(), uuid::Uuid::new_v4()));
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
         file.set_len(size)?;
         Ok(Self {
@@ -112,7 +113,7 @@ impl Partial {
             return Err(StoreError::DigestMismatch { expected: self.digest, actual });
         }
         self.file.sync_data()?;
-        self.inner.packs.sync()?;
+        self.inner.sync_blocks()?;
         self.inner.blobs.adopt(&self.path, &self.digest)?;
         self.inner.index_blob(&self.digest, root)?;
         self.inner.index.checkpoint()?;

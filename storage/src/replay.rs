@@ -73,6 +73,12 @@ fn index_entry(inner: &Inner, before: &State, entry: &Entry, anew: bool) -> Resu
 fn index_packs(inner: &Inner) -> Result<(), OpenError> {
     for pack in inner.packs.ids() {
         let from = inner.index.pack_indexed(pack)?;
+        if inner.packs.ends_at(pack, from).map_err(StoreError::from)? {
+            continue;
+        }
+        let (current, length) = inner.packs.end();
+        // Beyond the mark lies what was not synced; rows into it may be there, and it may not be what they say.
+        let from = if pack == current && from > length { 0 } else { from };
         let mut rows: Vec<(Cid, Holder)> = Vec::new();
         let mut failed = Ok(());
         let end = inner.packs.scan(pack, from, &mut |cid, place, _| {
@@ -86,6 +92,9 @@ fn index_packs(inner: &Inner) -> Result<(), OpenError> {
         let end = end.map_err(StoreError::from)?;
         inner.index.put_blocks(&rows)?;
         inner.index.set_pack_indexed(pack, end)?;
+        if pack == current && length > 0 {
+            inner.packs.roll().map_err(StoreError::from)?;
+        }
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedRwLockReadGuard, mpsc, oneshot, watch};
 use crate::blobs::{BlobFile, Blobs, StoredBlob};
 use crate::block::{Block, BlockError, Blocks};
 use crate::commit::{self, Adoption, Change, Commit, Request};
-use crate::compact::{self, PastRoots};
+use crate::compact::PastRoots;
 use crate::delta;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{OpenError, StoreError};
@@ -35,6 +35,9 @@ use crate::view::Tree;
 const FORMAT: u32 = 1;
 /// Signals that wait for the folder; one is as good as many.
 const SIGNALS: usize = 4;
+/// What may lie in a directory that becomes a data directory: what a start that failed left, the swarm key of a
+/// private network, and what ext4 puts into the root of a disk.
+const OURS: [&str; 5] = ["LOCK", "VERSION.new", "keys", "swarm.key", "lost+found"];
 const DIRECTORIES: [&str; 6] = ["blobs", "packs", "journal", "partial", "uploads", "keys"];
 
 /// An open data directory. Clones share it.
@@ -53,7 +56,7 @@ impl Store {
         let lock = prepare(dir)?;
         let io = |path: PathBuf| move |source| OpenError::Io { path, source };
         for name in DIRECTORIES {
-            make_directory(&dir.join(name)).map_err(io(dir.join(name)))?;
+            make_directory(&dir.join(name), if name == "keys" { 0o700 } else { 0o755 }).map_err(io(dir.join(name)))?;
         }
         let index = Index::open(&dir.join("db"))?;
         let packs = Packs::open(&dir.join("packs"))?;
@@ -73,6 +76,8 @@ impl Store {
             folded: watch::Sender::new(entries.state.sequence),
             past_roots: Mutex::new(PastRoots::default()),
             adoptions: Arc::default(),
+            order: RwLock::default(),
+            putting: Mutex::default(),
             compacting_below: AtomicU32::new(0),
             cache: inner::cache(),
             _lock: lock,
@@ -84,23 +89,18 @@ impl Store {
     fn start(inner: Arc<Inner>, dir: &Path, journal: Journal) -> Self {
         let (requests, receiver) = mpsc::channel(commit::QUEUE);
         let (signals, received) = std::sync::mpsc::sync_channel(SIGNALS);
-        let (folds, folded) = std::sync::mpsc::sync_channel(1);
         let committer = {
             let (inner, signals) = (Arc::clone(&inner), signals.clone());
             std::thread::spawn(move || commit::run(&inner, journal, receiver, &signals))
         };
         let folder = {
             let (inner, requests) = (Arc::clone(&inner), requests.downgrade());
-            std::thread::spawn(move || fold::run(&inner, &requests, &received, &folds))
-        };
-        let compactor = {
-            let inner = Arc::clone(&inner);
-            std::thread::spawn(move || compact::run(&inner, &folded))
+            std::thread::spawn(move || fold::run(&inner, &requests, &received))
         };
         if inner.pending() > 0 {
             let _ = signals.try_send(Signal::Changed { soon: true });
         }
-        let threads = Arc::new(Mutex::new(vec![committer, folder, compactor]));
+        let threads = Arc::new(Mutex::new(vec![committer, folder]));
         Self { inner, dir: dir.into(), requests, signals, threads }
     }
 
@@ -159,9 +159,17 @@ impl Store {
 
     /// My tree, then the followed ones in order.
     pub fn trees(&self) -> Vec<Tree> {
-        let follows = self.state().follows;
+        let mut follows = self.state().follows;
+        let order = self.inner.order.read().unwrap_or_else(PoisonError::into_inner).clone();
+        // Names without a place come last, as they came.
+        follows.sort_by_key(|follow| order.iter().position(|name| *name == follow.name).unwrap_or(usize::MAX));
         let followed = follows.iter().filter_map(|follow| self.followed(follow));
         std::iter::once(self.mine()).chain(followed).collect()
+    }
+
+    /// Names that are read before others, in this order.
+    pub fn set_order(&self, names: Vec<String>) {
+        *self.inner.order.write().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
     pub fn mine(&self) -> Tree {
@@ -306,7 +314,7 @@ impl Store {
 
     /// Makes blocks that were put before durable.
     pub fn sync_blocks(&self) -> Result<(), StoreError> {
-        Ok(self.inner.packs.sync()?)
+        self.inner.sync_blocks()
     }
 
     /// Begins to fetch a blob. One caller at a time for each digest.
@@ -322,12 +330,13 @@ impl Store {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Rewrites the packs now. Blocks for as long as it takes.
-    pub fn compact(&self) -> Result<(), StoreError> {
-        compact::compact(&self.inner).map(drop)
+    #[cfg(test)]
+    pub(crate) fn compact(&self) -> Result<bool, StoreError> {
+        Ok(crate::compact::compact(&self.inner)?.is_some())
     }
 
-    fn fold_blocking(&self) -> Result<(), StoreError> {
+    /// The same for a caller that has no async thread.
+    pub fn fold_blocking(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         self.signals.send(Signal::Now(reply)).map_err(|_| StoreError::Closed)?;
         answer.blocking_recv().map_err(|_| StoreError::Closed)?
@@ -361,7 +370,7 @@ fn prepare(dir: &Path) -> Result<File, OpenError> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut items = fs::read_dir(dir).map_err(io(dir))?;
-            let ours = |name: &std::ffi::OsStr| name == "LOCK" || name == "VERSION.new" || name == "keys";
+            let ours = |name: &std::ffi::OsStr| OURS.iter().any(|ours| name == *ours);
             if items.any(|item| item.is_ok_and(|item| !ours(&item.file_name()))) {
                 return Err(OpenError::Foreign { dir: dir.to_owned() });
             }

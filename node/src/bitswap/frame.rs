@@ -18,7 +18,7 @@ const MAX_LENGTH_BYTES: u32 = 4;
 const SLOWEST_BYTES_PER_SECOND: u64 = 100_000 / 8;
 const LATENCY: Duration = Duration::from_secs(2);
 const SHORTEST: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_mins(2);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FrameError {

@@ -21,9 +21,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::frame::{self, FrameError};
 use super::message::{Message, Outgoing, Version};
 
-/// Streams of one connection that are read at once. kubo opens one for each answer, and has 8 workers that
-/// do; a peer that leaves 256 open gets its next one reset.
-const MAX_INBOUND_STREAMS: usize = 256;
+/// Streams of one connection that are read at once: as many as yamux lets through (QUIC stops at 256), because
+/// kubo opens one for each answer, and what is reset is lost. Their bytes are bounded by [`INBOUND_BUDGET`].
+const MAX_INBOUND_STREAMS: usize = 512;
 
 /// Bytes of one connection that were read and not yet handed on. Two of the largest frames: less would let
 /// one of them wait for the other.
@@ -349,7 +349,7 @@ impl UpgradeInfo for Protocols {
     type InfoIter = std::vec::IntoIter<Version>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        self.0.to_vec().into_iter()
+        Vec::from(&*self.0).into_iter()
     }
 }
 

@@ -227,7 +227,7 @@ impl Message {
         };
         match (parse_cid(&wire.cid), presence) {
             (Some(cid), Some(presence)) if self.presences.len() < MAX_ITEMS => {
-                self.presences.push((cid, presence))
+                self.presences.push((cid, presence));
             }
             _ => self.skipped += 1,
         }

@@ -39,12 +39,12 @@ const UNSURE_AFTER: u32 = 4;
 const USELESS_AFTER: u32 = 16;
 
 /// A late want goes elsewhere after 10 s, then after twice that, and so on until this.
-const MAX_PATIENCE: Duration = Duration::from_secs(60);
+const MAX_PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Wants {
     sessions: HashMap<SessionId, Sharer>,
-    wants: HashMap<Key, Want>,
+    open: HashMap<Key, Want>,
     /// Wants that some peer can be asked for now, oldest first.
     ready: BTreeMap<u64, Key>,
     sources: HashMap<PeerId, Source>,
@@ -146,7 +146,7 @@ impl Wants {
         if !self.sources.contains_key(&peer) {
             return;
         }
-        for (key, want) in &mut self.wants {
+        for (key, want) in &mut self.open {
             if want.askers.iter().any(|(session, ..)| *session == id) {
                 // An earlier DONT_HAVE was an answer to another question: it is now said to have it.
                 want.answers.remove(&peer);
@@ -162,7 +162,7 @@ impl Wants {
         let mut cancelled = before - sharer.queue.len();
         for cid in cids {
             let key = key(cid);
-            let Some(want) = self.wants.get_mut(&key) else { continue };
+            let Some(want) = self.open.get_mut(&key) else { continue };
             want.askers.retain(|(session, asked, size)| {
                 let ours = *session == id && asked == cid;
                 if ours {
@@ -173,7 +173,7 @@ impl Wants {
                 !ours
             });
             if want.askers.is_empty() {
-                Self::drop_want(&mut self.wants, &mut self.sources, &mut self.ready, &key, None);
+                Self::drop_want(&mut self.open, &mut self.sources, &mut self.ready, &key, None);
             }
         }
         sharer.shared.queue.add_permits(cancelled);
@@ -186,7 +186,7 @@ impl Wants {
             if self.sessions.get(&id).is_some_and(|sharer| sharer.deliveries.is_closed()) {
                 self.sessions.remove(&id);
                 let ended: Vec<_> = self
-                    .wants
+                    .open
                     .iter_mut()
                     .filter_map(|(key, want)| {
                         want.askers.retain(|(session, ..)| *session != id);
@@ -194,7 +194,7 @@ impl Wants {
                     })
                     .collect();
                 for key in ended {
-                    Self::drop_want(&mut self.wants, &mut self.sources, &mut self.ready, &key, None);
+                    Self::drop_want(&mut self.open, &mut self.sources, &mut self.ready, &key, None);
                 }
             } else {
                 self.fill(id, now);
@@ -206,7 +206,7 @@ impl Wants {
     pub(super) fn connected(&mut self, peer: PeerId, version: Version, now: Instant) {
         self.gone(peer);
         self.sources.insert(peer, Source::new(version, now));
-        let mut keys: Vec<_> = self.wants.iter().map(|(key, want)| (want.order, *key)).collect();
+        let mut keys: Vec<_> = self.open.iter().map(|(key, want)| (want.order, *key)).collect();
         keys.sort_unstable();
         for (_, key) in keys {
             self.consider(&key, peer, USELESS_AFTER);
@@ -218,7 +218,7 @@ impl Wants {
         if self.sources.remove(&peer).is_none() {
             return;
         }
-        for (key, want) in &mut self.wants {
+        for (key, want) in &mut self.open {
             want.answers.remove(&peer);
             if want.asked.is_some_and(|asked| asked.peer == peer) {
                 want.asked = None;
@@ -231,7 +231,7 @@ impl Wants {
         let Some(source) = self.sources.get_mut(&peer) else { return };
         for (cid, presence) in presences {
             let key = key(cid);
-            let Some(want) = self.wants.get_mut(&key).filter(|_| source.ledger.contains(&key)) else {
+            let Some(want) = self.open.get_mut(&key).filter(|_| source.ledger.contains(&key)) else {
                 continue;
             };
             let asked = want.asked.is_some_and(|asked| asked.peer == peer);
@@ -269,7 +269,7 @@ impl Wants {
         let (mut duplicates, mut renames) = (0, Vec::new());
         for block in blocks {
             let key = key(block.cid());
-            let Some(want) = self.wants.get(&key) else {
+            let Some(want) = self.open.get(&key) else {
                 duplicates += 1;
                 continue;
             };
@@ -278,7 +278,7 @@ impl Wants {
                 source.delivered(block.data().len(), asked_at, now);
             }
             let Some(want) =
-                Self::drop_want(&mut self.wants, &mut self.sources, &mut self.ready, &key, Some(peer))
+                Self::drop_want(&mut self.open, &mut self.sources, &mut self.ready, &key, Some(peer))
             else {
                 continue;
             };
@@ -318,7 +318,7 @@ impl Wants {
     /// Looks after what is late, and reports what nobody has. To be called some times a second.
     pub(super) fn tick(&mut self, now: Instant) {
         let late: Vec<_> = self
-            .wants
+            .open
             .iter()
             .filter(|(_, want)| want.asked.is_some_and(|asked| self.is_late(asked, now)))
             .map(|(key, _)| *key)
@@ -326,7 +326,7 @@ impl Wants {
         for key in late {
             self.move_on(&key, now);
         }
-        for (key, want) in &mut self.wants {
+        for (key, want) in &mut self.open {
             let Some(since) = want.stuck_since else { continue };
             if want
                 .answers
@@ -356,7 +356,7 @@ impl Wants {
                 Choice::Peer(peer) => self.ask(&key, peer, now),
                 Choice::Busy => {}
                 Choice::Nobody => {
-                    if let Some(want) = self.wants.get_mut(&key) {
+                    if let Some(want) = self.open.get_mut(&key) {
                         self.ready.remove(&want.order);
                         want.stuck_since.get_or_insert(now);
                     }
@@ -377,7 +377,7 @@ impl Wants {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.wants.is_empty()
+        self.open.is_empty()
     }
 
     /// Whether this peer was told of wants that still stand.
@@ -414,7 +414,7 @@ impl Wants {
 
     fn open_want(&mut self, id: SessionId, cid: Cid, size: usize, now: Instant) {
         let key = key(&cid);
-        if let Some(want) = self.wants.get_mut(&key) {
+        if let Some(want) = self.open.get_mut(&key) {
             want.askers.push((id, cid, size));
             // This session may know of other providers.
             want.reported = false;
@@ -428,7 +428,7 @@ impl Wants {
         let (asked, answers) = (None, HashMap::new());
         let want =
             Want { cid, order, size, askers, asked, answers, stuck_since: None, reported: false, moves: 0 };
-        self.wants.insert(key, want);
+        self.open.insert(key, want);
         self.ready.insert(order, key);
         self.ask_around(&key, None, USELESS_AFTER);
     }
@@ -443,7 +443,7 @@ impl Wants {
 
     /// Asks a peer whether it has a block, unless it is to be asked for the block itself.
     fn consider(&mut self, key: &Key, peer: PeerId, useless_after: u32) {
-        let Some(want) = self.wants.get_mut(key) else { return };
+        let Some(want) = self.open.get_mut(key) else { return };
         let Some(source) = self.sources.get_mut(&peer) else { return };
         let known = want.answers.contains_key(&peer) || want.asked.is_some_and(|asked| asked.peer == peer);
         if known {
@@ -475,7 +475,7 @@ impl Wants {
     /// The peer from which the block should come first: of those that have it, else of those that cannot say
     /// whether they do, else of those that were late with it.
     fn choose(&self, key: &Key, but: Option<PeerId>, late_enough: impl Fn(Instant) -> bool) -> Choice {
-        let Some(want) = self.wants.get(key) else { return Choice::Busy };
+        let Some(want) = self.open.get(key) else { return Choice::Busy };
         let rank = |peer: &PeerId, source: &Source| match want.answers.get(peer) {
             Some(Answer::Have) => Some(0_u8),
             Some(Answer::Late(at)) if late_enough(*at) => Some(2),
@@ -496,7 +496,7 @@ impl Wants {
     }
 
     fn ask(&mut self, key: &Key, peer: PeerId, now: Instant) {
-        let Some(want) = self.wants.get_mut(key) else { return };
+        let Some(want) = self.open.get_mut(key) else { return };
         let Some(source) = self.sources.get_mut(&peer) else { return };
         self.ready.remove(&want.order);
         want.stuck_since = None;
@@ -514,8 +514,7 @@ impl Wants {
 
     /// A want is late: it goes to another peer that may have it, or is said again to the same one.
     fn move_on(&mut self, key: &Key, now: Instant) {
-        let Some((asked, moves)) = self.wants.get(key).and_then(|want| Some((want.asked?, want.moves)))
-        else {
+        let Some((asked, moves)) = self.open.get(key).and_then(|want| Some((want.asked?, want.moves))) else {
             return;
         };
         let patience = (MAX_TIMEOUT * 2_u32.saturating_pow(moves.min(8))).min(MAX_PATIENCE);
@@ -525,7 +524,7 @@ impl Wants {
         if matches!(choice, Choice::Nobody) {
             self.ask_around(key, Some(asked.peer), u32::MAX);
         }
-        let Some(want) = self.wants.get_mut(key) else { return };
+        let Some(want) = self.open.get_mut(key) else { return };
         let Some(source) = self.sources.get_mut(&asked.peer) else { return };
         if let Choice::Peer(peer) = choice {
             want.moves += 1;

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Worker;
-use crate::dht::Scoped;
+use crate::dht::{RECORD_TTL, Scoped};
 use crate::fetch;
 use crate::ipns::{Record, Verified, select};
 use crate::name::Name;
@@ -30,7 +30,7 @@ const WAN_WAIT: Duration = Duration::from_secs(30);
 /// Peers that are asked for a name directly, beside the DHT.
 const MAX_FETCHES: usize = 16;
 /// Keys for which providers are remembered on behalf of others.
-const MAX_PROVIDED_KEYS: usize = 4096;
+const MAX_PROVIDED_KEYS: usize = 1024;
 /// A burst of pushes makes one announcement.
 const PROVIDE_LAN_AFTER: Duration = Duration::from_millis(500);
 /// An announcement in the public DHT is a walk of half a minute.
@@ -68,7 +68,7 @@ impl Provided {
     /// Whether there is room to remember a provider of `key`.
     fn admit(&mut self, key: &RecordKey, now: Instant) -> bool {
         if self.foreign.len() >= MAX_PROVIDED_KEYS && !self.foreign.contains_key(key) {
-            self.foreign.retain(|_, since| now.duration_since(*since) < crate::dht::RECORD_TTL);
+            self.foreign.retain(|_, since| now.duration_since(*since) < RECORD_TTL);
             if self.foreign.len() >= MAX_PROVIDED_KEYS {
                 return false;
             }
@@ -109,7 +109,7 @@ impl Worker {
     pub(super) fn put_record(&mut self, record: &Verified) {
         for table in TABLES {
             if let Some(dht) = self.dht(table) {
-                put_locally(dht, record, true);
+                put_locally(dht, record, Owner::Us);
                 if let Err(error) = dht.kad().put_record(dht_record(record), Quorum::One) {
                     tracing::debug!(%error, ?table, "the record is not put into the DHT");
                 }
@@ -122,7 +122,7 @@ impl Worker {
         if !record.is_expired(SystemTime::now())
             && let Some(dht) = self.dht(Table::Lan)
         {
-            put_locally(dht, record, false);
+            put_locally(dht, record, Owner::Us);
         }
     }
 
@@ -193,7 +193,8 @@ impl Worker {
     fn on_dht_result(&mut self, question: &Question, result: QueryResult) {
         match result {
             QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) => {
-                self.found_record(question, &found.record.value.into(), Path::Dht, found.peer);
+                // Whoever stores a record for the DHT need not have what it points to.
+                self.found_record(question, &found.record.value.into(), Path::Dht, None);
             }
             QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
                 let local = *self.swarm.local_peer_id();
@@ -229,7 +230,7 @@ impl Worker {
             }
         };
         if let Some(dht) = self.dht(table) {
-            put_locally(dht, &verified, false);
+            put_locally(dht, &verified, Owner::Other);
         }
         if self.names.contains(&name) {
             self.offer(&name, &bytes, Bytes::new(), Path::Dht, None);
@@ -292,21 +293,34 @@ fn dht_record(record: &Verified) -> kad::Record {
     kad::Record::new(RecordKey::new(&record.name().routing_key()), record.bytes().to_vec())
 }
 
-/// Puts a record into this node's share of a DHT unless a newer one is there. An `own` record makes room
-/// for itself.
-fn put_locally(dht: &mut Scoped, record: &Verified, own: bool) {
-    let entry = dht_record(record);
+/// For whose sake a record lies in this node's share of a DHT.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// Published or followed here: it stays, and makes room for itself.
+    Us,
+    /// Some peer that publishes: it goes after a time.
+    Other,
+}
+
+/// Puts a record into this node's share of a DHT, unless a newer one is there or there is no room.
+fn put_locally(dht: &mut Scoped, record: &Verified, owner: Owner) {
+    let now = std::time::Instant::now();
+    let mut entry = dht_record(record);
+    entry.expires = (owner == Owner::Other).then(|| now + RECORD_TTL);
     let store = dht.kad().store_mut();
     let newer = |present: &kad::Record| {
         Record::decode(present.value.clone()).is_ok_and(|present| select(&present, record).is_gt())
     };
-    if store.get(&entry.key).is_some_and(|present| newer(&present)) {
+    if store.get(&entry.key).is_some_and(|present| newer(&present)) || store.put(entry.clone()).is_ok() {
         return;
     }
-    if store.put(entry.clone()).is_err() && own {
-        let mut evicted = false;
-        store.retain(|_, _| std::mem::replace(&mut evicted, true));
-        // The one place that was just made is for this record.
-        let _ = store.put(entry);
+    let mut to_evict = usize::from(owner == Owner::Us);
+    store.retain(|_, present| {
+        let evict = present.is_expired(now) || (to_evict > 0 && present.expires.is_some());
+        to_evict -= usize::from(evict && to_evict > 0);
+        !evict
+    });
+    if let Err(error) = store.put(entry) {
+        tracing::debug!(%error, "no room for a record of the DHT");
     }
 }

@@ -153,7 +153,7 @@ mod tests {
             ("/v2/_a/tags/list", PathError::Name),
             ("/v2/a/manifests/.v1", tag),
             ("/v2/a/manifests/", tag),
-            ("/v2/a/manifests/a%2f", tag),
+            ("/v2/a/manifests/a%2f", PathError::Unknown),
             ("/v2/a/manifests/sha256:00", PathError::Digest(DigestError::Hex)),
             ("/v2/a/blobs/sha256:baddigeststring", PathError::Digest(DigestError::Hex)),
             ("/v2/a/blobs/md5:00", PathError::Digest(DigestError::Algorithm)),

@@ -35,7 +35,9 @@ struct Scripted {
 impl Scripted {
     fn send(&mut self, peer_id: PeerId, frame: Vec<u8>) {
         self.events.push_back(ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::Any, event: frame });
-        self.waker.take().map(Waker::wake);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
     }
 }
 
@@ -183,7 +185,9 @@ impl Node<Scripted> {
 async fn a_stream_for_each_answer_loses_nothing() {
     let scripted = Scripted::default();
     let blocks = blocks(400, 50_000);
-    blocks.iter().for_each(|block| scripted.store.put(block));
+    for block in &blocks {
+        scripted.store.put(block);
+    }
     let kubo = Node::start(scripted, PATIENCE).await;
     let mut client = Peer::start().await;
     client.node.connect(&kubo).await;

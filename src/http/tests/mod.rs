@@ -1,0 +1,146 @@
+//! The API as clients meet it: a real server on a loopback port, over a real store in a directory of its own.
+
+mod access;
+mod blobs;
+mod following;
+mod lists;
+mod manifests;
+mod referrers;
+mod uploads;
+mod wire;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use actix_web::dev::ServerHandle;
+use actix_web::web;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use sampan_storage::{Algorithm, Digest, Store};
+use serde_json::{Value, json};
+
+use super::{Access, State, serve};
+use crate::registry::{Nowhere, Origin, Policy, Registry};
+
+const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const LOCAL: Access = Access { anonymous_push: false, loopback: true, authentication: false };
+
+/// A registry that runs as long as this value lives.
+struct Server {
+    address: SocketAddr,
+    store: Store,
+    client: reqwest::Client,
+    handle: ServerHandle,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        Self::with(Policy::default(), LOCAL)
+    }
+
+    fn with(policy: Policy, access: Access) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("data")).unwrap();
+        Self::over(dir, store, Arc::new(Nowhere), policy, access)
+    }
+
+    fn over(
+        dir: tempfile::TempDir,
+        store: Store,
+        origin: Arc<dyn Origin>,
+        policy: Policy,
+        access: Access,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let registry = Registry::new(store.clone(), origin, policy);
+        let server = serve(listener, web::Data::new(State { registry, access })).unwrap();
+        let handle = server.handle();
+        actix_web::rt::spawn(server);
+        Self { address, store, client: reqwest::Client::new(), handle, _dir: dir }
+    }
+
+    fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    async fn send(&self, method: &str, path: &str) -> Response {
+        self.request(method, path).send().await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.send("GET", path).await
+    }
+
+    /// Pushes a blob in one request and gives its digest.
+    async fn push_blob(&self, repository: &str, content: &[u8]) -> Digest {
+        let digest = sha256(content);
+        let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
+        let answer = self.request("POST", &path).body(content.to_vec()).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        digest
+    }
+
+    async fn put_manifest(&self, repository: &str, reference: &str, media_type: &str, body: &Value) -> Response {
+        let path = format!("/v2/{repository}/manifests/{reference}");
+        let request = self.request("PUT", &path).header("content-type", media_type);
+        request.body(body.to_string()).send().await.unwrap()
+    }
+
+    /// Pushes an image of one layer under a tag and gives the digest of its manifest.
+    async fn push_image(&self, repository: &str, tag: &str, layer: &[u8]) -> Digest {
+        let image = self.image(repository, layer).await;
+        let answer = self.put_manifest(repository, tag, IMAGE, &image).await;
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        sha256(image.to_string().as_bytes())
+    }
+
+    /// Pushes the blobs of an image and gives its manifest.
+    async fn image(&self, repository: &str, layer: &[u8]) -> Value {
+        self.push_blob(repository, b"{}").await;
+        self.push_blob(repository, layer).await;
+        image(layer)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The stop itself runs in the server's own threads.
+        drop(self.handle.stop(false));
+    }
+}
+
+fn sha256(content: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha256, content)
+}
+
+fn descriptor(media_type: &str, content: &[u8]) -> Value {
+    json!({ "mediaType": media_type, "digest": sha256(content).to_string(), "size": content.len() })
+}
+
+fn image(layer: &[u8]) -> Value {
+    json!({
+        "schemaVersion": 2,
+        "mediaType": IMAGE,
+        "config": descriptor("application/vnd.oci.empty.v1+json", b"{}"),
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
+    })
+}
+
+fn header<'a>(answer: &'a Response, name: &str) -> &'a str {
+    answer.headers().get(name).map_or("", |value| value.to_str().unwrap())
+}
+
+/// The status and the OCI code of an error.
+async fn problem(answer: Response) -> (u16, String) {
+    let status = answer.status().as_u16();
+    let body: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    assert!(!body["errors"][0]["message"].as_str().unwrap().is_empty());
+    (status, body["errors"][0]["code"].as_str().unwrap().to_owned())
+}
+
+fn code(status: u16, code: &str) -> (u16, String) {
+    (status, code.to_owned())
+}
