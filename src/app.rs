@@ -60,6 +60,8 @@ impl App {
         // What can be wrong from outside is found out before anything is written.
         let path = config.data.join(KEY);
         let known = path.exists().then(|| KeyFile::load(&path)).transpose()?;
+        let listen = if config.p2p.is_empty() { sampan_node::default_listen() } else { config.p2p.clone() };
+        sampan_node::check_ports(&listen)?;
         let dir = config.data.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&dir)).await??;
         let key = known.map_or_else(|| KeyFile::load_or_create(&path), Ok)?;
@@ -68,7 +70,7 @@ impl App {
         let settings = sampan_node::Config {
             key: key.clone(),
             network,
-            listen: if config.p2p.is_empty() { sampan_node::default_listen() } else { config.p2p.clone() },
+            listen,
             peers: config.peers.clone(),
             agent: concat!("sampan/", env!("CARGO_PKG_VERSION")).to_owned(),
             mdns: true,
@@ -78,7 +80,7 @@ impl App {
             sampan_node::start(settings, Arc::new(store.clone()), Arc::new(records)).await?;
         let follower = Follower::new(store.clone(), node.clone());
         let origin = Arc::new(Fetcher::new(store.clone(), node.clone()));
-        let registry = Registry::new(store.clone(), origin, Policy::default());
+        let registry = Registry::new(store.clone(), origin, Policy { sparse: config.sparse, ..Policy::default() });
         let access = http::Access {
             anonymous_push: config.anonymous_push,
             loopback: config::is_loopback(&http),

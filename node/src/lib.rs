@@ -48,6 +48,7 @@ pub use libp2p::PeerId;
 pub use libp2p::multiaddr::Multiaddr;
 pub use name::{Name, ParseNameError};
 pub use peers::{Direction, Peer};
+pub use ports::check_all as check_ports;
 pub use records::{MemoryRecords, Records};
 pub use start::{StartError, start};
 pub use transport::TransportError;

@@ -4,11 +4,14 @@
 //! two nodes on one port would each get half of the connections. So a plain bind is tried first.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use libp2p::multiaddr::{Multiaddr, Protocol};
+use rustix::net::{self, AddressFamily, SocketType, sockopt};
 use tokio::time::{Instant, sleep};
+
+use crate::start::StartError;
 
 /// QUIC sockets are closed by a task of their own, shortly after the node.
 const FREE_DEADLINE: Duration = Duration::from_secs(3);
@@ -16,11 +19,25 @@ const FREE_POLL: Duration = Duration::from_millis(10);
 
 /// Binds and lets go. Addresses without a fixed port are free.
 pub(crate) fn check(address: &Multiaddr) -> io::Result<()> {
-    match socket(address) {
-        Some((socket, Kind::Stream)) => TcpListener::bind(socket).map(drop),
-        Some((socket, Kind::Datagram)) => UdpSocket::bind(socket).map(drop),
-        None => Ok(()),
+    let Some((address, kind)) = socket(address) else { return Ok(()) };
+    let (family, v6) = match address {
+        SocketAddr::V4(_) => (AddressFamily::INET, false),
+        SocketAddr::V6(_) => (AddressFamily::INET6, true),
+    };
+    let socket = net::socket(family, kind, None)?;
+    if kind == SocketType::STREAM {
+        // What a former process left in TIME_WAIT is in nobody's way.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
     }
+    if v6 {
+        // The IPv4 side of the port is an address of its own here.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    net::bind(&socket, &address)?;
+    if kind == SocketType::STREAM {
+        net::listen(&socket, 1)?;
+    }
+    Ok(())
 }
 
 /// Whether an address fails because the machine has no such kind of address, rather than because of it.
@@ -46,12 +63,7 @@ pub(crate) async fn wait_until_free(addresses: &[Multiaddr]) {
     }
 }
 
-enum Kind {
-    Stream,
-    Datagram,
-}
-
-fn socket(address: &Multiaddr) -> Option<(SocketAddr, Kind)> {
+fn socket(address: &Multiaddr) -> Option<(SocketAddr, SocketType)> {
     let mut parts = address.iter();
     let ip: IpAddr = match parts.next()? {
         Protocol::Ip4(ip) => ip.into(),
@@ -59,15 +71,30 @@ fn socket(address: &Multiaddr) -> Option<(SocketAddr, Kind)> {
         _ => return None,
     };
     let (port, kind) = match parts.next()? {
-        Protocol::Tcp(port) => (port, Kind::Stream),
-        Protocol::Udp(port) => (port, Kind::Datagram),
+        Protocol::Tcp(port) => (port, SocketType::STREAM),
+        Protocol::Udp(port) => (port, SocketType::DGRAM),
         _ => return None,
     };
     (port != 0).then_some((SocketAddr::new(ip, port), kind))
 }
 
+/// Whether every address can be listened on. For a program that wants to know before it changes anything.
+pub fn check_all(addresses: &[Multiaddr]) -> Result<(), StartError> {
+    for address in addresses {
+        match check(address) {
+            Err(error) if !is_unsupported(&error) => {
+                return Err(StartError::Listen { address: address.clone(), source: error });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]

@@ -15,7 +15,7 @@ use sampan_node::{KeyFile, Multiaddr, Name};
 
 use crate::config::{self, Anonymous, Network};
 
-pub(crate) use print::complain;
+pub(crate) use print::{complain, refuse};
 
 /// A container registry and an IPFS node in one small binary
 #[derive(Debug, Parser)]

@@ -2,6 +2,9 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands answer on the terminal, here")]
 
 use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
 
 use serde::Serialize;
 
@@ -27,6 +30,21 @@ pub(super) fn table(rows: &[Vec<String>]) {
         }
         println!("{}", text.trim_end());
     }
+}
+
+/// What could not be understood, as one line; help and version as they are.
+pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return ExitCode::from(u8::from(error.use_stderr()) * 2);
+    }
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let told: Vec<&str> = lines.take_while(|line| !line.starts_with("Usage:")).collect();
+    let told = told.join("; ");
+    let told = told.trim_start_matches("error: ").trim_end_matches("; For more information, try '--help'.");
+    eprintln!("sampan: {told}; `sampan --help` says what there is");
+    ExitCode::from(2)
 }
 
 /// An error as one line, with its causes.

@@ -20,6 +20,8 @@ pub(super) struct File {
     pub(super) storage: Storage,
     pub(super) ipfs: Ipfs,
     pub(super) anonymous: Option<Anonymous>,
+    /// Accept manifests whose blobs are missing.
+    pub(super) sparse: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

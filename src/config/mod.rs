@@ -27,6 +27,8 @@ pub(crate) struct Config {
     /// Peers that are kept connected.
     pub(crate) peers: Vec<Multiaddr>,
     pub(crate) anonymous_push: bool,
+    /// A manifest may name content that is not here.
+    pub(crate) sparse: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
@@ -85,6 +87,7 @@ impl Config {
             follow,
             peers: file.ipfs.peers,
             anonymous_push: flags.anonymous.or(file.anonymous) == Some(Anonymous::Push),
+            sparse: file.sparse,
         })
     }
 

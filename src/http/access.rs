@@ -7,8 +7,8 @@
 use std::net::Ipv4Addr;
 
 use actix_web::HttpRequest;
-use actix_web::http::uri::Authority;
 use actix_web::http::header::{FORWARDED, HOST, HeaderMap, ORIGIN, VIA};
+use actix_web::http::uri::Authority;
 
 /// What the operator has set.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,9 +34,13 @@ pub enum Denied {
         "anonymous push is for this machine alone, under the name localhost, 127.0.0.1 or [::1], and this request names another host: use one of these, set up authentication, or start with --anonymous push"
     )]
     Host,
-    #[error("anonymous push is not for web pages, and this request has an Origin header: set up authentication, or start with --anonymous push")]
+    #[error(
+        "anonymous push is not for web pages, and this request has an Origin header: set up authentication, or start with --anonymous push"
+    )]
     Origin,
-    #[error("anonymous push is for this machine alone, and this request came through a proxy: set up authentication, or start with --anonymous push")]
+    #[error(
+        "anonymous push is for this machine alone, and this request came through a proxy: set up authentication, or start with --anonymous push"
+    )]
     Proxied,
 }
 
@@ -88,7 +92,8 @@ impl<'a> Visitor<'a> {
 }
 
 fn is_forwarded(headers: &HeaderMap) -> bool {
-    let plain = headers.contains_key(FORWARDED) || headers.contains_key(VIA) || headers.contains_key("x-real-ip");
+    let plain =
+        headers.contains_key(FORWARDED) || headers.contains_key(VIA) || headers.contains_key("x-real-ip");
     plain || headers.keys().any(|name| name.as_str().starts_with("x-forwarded-"))
 }
 
@@ -103,7 +108,8 @@ fn is_loopback_name(host: &str) -> bool {
         Some(_) => return false,
         None => host,
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -132,8 +138,20 @@ mod tests {
     #[test]
     fn other_names_may_not() {
         for host in [
-            "example.org", "localhost.example.org", "127.0.0.1.example.org", "127.1", "0.0.0.0", "192.168.1.2",
-            "localhost:", "localhost:80:80", "localhost@evil", "[::2]", "[::1]x", "[::1]:", "2130706433", "",
+            "example.org",
+            "localhost.example.org",
+            "127.0.0.1.example.org",
+            "127.1",
+            "0.0.0.0",
+            "192.168.1.2",
+            "localhost:",
+            "localhost:80:80",
+            "localhost@evil",
+            "[::2]",
+            "[::1]x",
+            "[::1]:",
+            "2130706433",
+            "",
         ] {
             assert_eq!(visit(&[("host", host)]), Err(Denied::Host), "{host}");
         }
@@ -147,7 +165,12 @@ mod tests {
         assert_eq!(visit(&[host, ("origin", "http://localhost:5000")]), Err(Denied::Origin));
         assert_eq!(visit(&[host, ("origin", "null")]), Err(Denied::Origin));
         for header in [
-            "forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+            "forwarded",
+            "via",
+            "x-real-ip",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
             "X-Forwarded-Anything",
         ] {
             assert_eq!(visit(&[host, (header, "x")]), Err(Denied::Proxied), "{header}");

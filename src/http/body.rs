@@ -9,13 +9,14 @@ use std::task::{Context, Poll, ready};
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use futures::stream::{self, LocalBoxStream, Stream, StreamExt, TryStreamExt};
+use rustix::io::{ReadWriteFlags, preadv2};
 use sampan_storage::BlobFile;
 use tokio::task::JoinHandle;
 
 use crate::registry::{Blob, OriginError, Registry, RegistryError};
 
-/// Bytes read at a time. A body holds two such pieces: one that is being sent and the next.
-const PIECE: u64 = 256 * 1024;
+/// Bytes read at a time: so few that they are still in the processor's cache when they are sent.
+const PIECE: u64 = 64 * 1024;
 
 /// Why a body breaks off. The client sees a cut connection, never a whole answer.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +34,11 @@ pub enum BodyError {
 }
 
 /// Part of a blob as a stream. Where the bytes are with peers, they are asked for when the stream is first read.
-pub fn part(registry: &Registry, blob: &Blob, range: Range<u64>) -> LocalBoxStream<'static, Result<Bytes, BodyError>> {
+pub fn part(
+    registry: &Registry,
+    blob: &Blob,
+    range: Range<u64>,
+) -> LocalBoxStream<'static, Result<Bytes, BodyError>> {
     match blob {
         Blob::File(file) => FileStream::new(file.clone(), range).boxed_local(),
         Blob::Small(bytes) => {
@@ -44,7 +49,10 @@ pub fn part(registry: &Registry, blob: &Blob, range: Range<u64>) -> LocalBoxStre
         Blob::Remote(want) => {
             let (registry, want) = (registry.clone(), want.clone());
             let open = async move { registry.open(want, Some(range)).await.map_err(BodyError::from) };
-            stream::once(open).map_ok(|opened| opened.body.map_err(BodyError::from)).try_flatten().boxed_local()
+            stream::once(open)
+                .map_ok(|opened| opened.body.map_err(BodyError::from))
+                .try_flatten()
+                .boxed_local()
         }
     }
 }
@@ -65,7 +73,8 @@ impl MessageBody for HeadOf {
     }
 }
 
-/// Reads a file ahead by one piece.
+/// Reads a file piece by piece. What the system holds in memory is read at once, which is cheaper than to change
+/// threads; for the rest a thread of the blocking pool waits for the disk.
 struct FileStream {
     file: BlobFile,
     at: u64,
@@ -75,19 +84,12 @@ struct FileStream {
 
 impl FileStream {
     fn new(file: BlobFile, range: Range<u64>) -> Self {
-        let mut stream = Self { file, at: range.start, end: range.end, reading: None };
-        stream.read_ahead();
-        stream
+        Self { file, at: range.start, end: range.end, reading: None }
     }
 
-    fn read_ahead(&mut self) {
-        let len = self.end.saturating_sub(self.at).min(PIECE);
-        if len == 0 {
-            return;
-        }
-        let (file, at) = (self.file.clone(), self.at);
-        self.at += len;
-        self.reading = Some(tokio::task::spawn_blocking(move || read(&file, at, len)));
+    /// Length of the next piece.
+    fn piece(&self) -> u64 {
+        self.end.saturating_sub(self.at).min(PIECE)
     }
 }
 
@@ -96,12 +98,24 @@ impl Stream for FileStream {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        let len = this.piece();
+        if len == 0 {
+            return Poll::Ready(None);
+        }
+        if this.reading.is_none() {
+            if let Some(piece) = read_cached(&this.file, this.at, len) {
+                this.at += piece.len() as u64;
+                return Poll::Ready(Some(Ok(piece)));
+            }
+            let (file, at) = (this.file.clone(), this.at);
+            this.reading = Some(tokio::task::spawn_blocking(move || read(&file, at, len)));
+        }
         let Some(reading) = &mut this.reading else { return Poll::Ready(None) };
         let read = ready!(Pin::new(reading).poll(context));
         this.reading = None;
         Poll::Ready(Some(match read {
             Ok(Ok(piece)) => {
-                this.read_ahead();
+                this.at += piece.len() as u64;
                 Ok(piece)
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(BodyError::Short),
@@ -109,6 +123,17 @@ impl Stream for FileStream {
             Err(_) => Err(BodyError::Stopping),
         }))
     }
+}
+
+/// What of the next piece is in the page cache, from its beginning; `None` where a read would have to wait.
+fn read_cached(file: &BlobFile, at: u64, len: u64) -> Option<Bytes> {
+    let mut piece = vec![0; usize::try_from(len).ok()?];
+    let read = {
+        let mut buffers = [io::IoSliceMut::new(&mut piece)];
+        preadv2(file.file(), &mut buffers, at, ReadWriteFlags::NOWAIT).ok()?
+    };
+    piece.truncate(read);
+    (read > 0).then(|| piece.into())
 }
 
 fn read(file: &BlobFile, at: u64, len: u64) -> io::Result<Bytes> {

@@ -121,7 +121,9 @@ fn reached(error: &RegistryError) -> Option<u64> {
 fn registry(error: &RegistryError) -> (StatusCode, &'static str) {
     match error {
         RegistryError::RepositoryUnknown(_) => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
-        RegistryError::BlobUnknown(_) | RegistryError::BlobUnavailable(_) => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
+        RegistryError::BlobUnknown(_) | RegistryError::BlobUnavailable(_) => {
+            (StatusCode::NOT_FOUND, "BLOB_UNKNOWN")
+        }
         RegistryError::ManifestUnknown(_) | RegistryError::ManifestUnavailable(_) => {
             (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN")
         }

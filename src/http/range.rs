@@ -93,34 +93,36 @@ mod tests {
 
     use super::*;
 
-    fn parts(header: &str, size: u64) -> Vec<Range<u64>> {
+    fn parts(header: &str, size: u64) -> Vec<(u64, u64)> {
         match select(Some(header), size) {
-            Selection::Parts(parts) => parts,
+            Selection::Parts(parts) => parts.iter().map(|part| (part.start, part.end)).collect(),
             other => panic!("{header}: {other:?}"),
         }
     }
 
     #[test]
     fn single_ranges_are_cut_at_the_end() {
-        assert_eq!(parts("bytes=500-1499", 2048), [500..1500]);
-        assert_eq!(parts("bytes=500-", 2048), [500..2048]);
-        assert_eq!(parts("bytes=-500", 2048), [1548..2048]);
-        assert_eq!(parts("bytes=2000-5000", 2048), [2000..2048]);
-        assert_eq!(parts("bytes=-5000", 2048), [0..2048]);
-        assert_eq!(parts("bytes=0-0", 1), [0..1]);
-        assert_eq!(parts("Bytes = 0-1", 9), [0..2]);
-        assert_eq!(parts("bytes=0-99999999999999999999999", 9), [0..9]);
+        assert_eq!(parts("bytes=500-1499", 2048), [(500, 1500)]);
+        assert_eq!(parts("bytes=500-", 2048), [(500, 2048)]);
+        assert_eq!(parts("bytes=-500", 2048), [(1548, 2048)]);
+        assert_eq!(parts("bytes=2000-5000", 2048), [(2000, 2048)]);
+        assert_eq!(parts("bytes=-5000", 2048), [(0, 2048)]);
+        assert_eq!(parts("bytes=0-0", 1), [(0, 1)]);
+        assert_eq!(parts("Bytes = 0-1", 9), [(0, 2)]);
+        assert_eq!(parts("bytes=0-99999999999999999999999", 9), [(0, 9)]);
     }
 
     #[test]
     fn several_ranges_keep_their_order() {
-        assert_eq!(parts("bytes=0-0, 4-5 ,-1", 10), [0..1, 4..6, 9..10]);
-        assert_eq!(parts("bytes=0-1,100-200", 10), [0..2]);
+        assert_eq!(parts("bytes=0-0, 4-5 ,-1", 10), [(0, 1), (4, 6), (9, 10)]);
+        assert_eq!(parts("bytes=0-1,100-200", 10), [(0, 2)]);
     }
 
     #[test]
     fn what_lies_behind_the_end_or_is_no_range_is_unsatisfiable() {
-        for header in ["bytes=500-0", "bytes=5000-10000", "bytes=2048-", "bytes=-0", "bytes=", "bytes=x-y", "bytes=5"] {
+        for header in
+            ["bytes=500-0", "bytes=5000-10000", "bytes=2048-", "bytes=-0", "bytes=", "bytes=x-y", "bytes=5"]
+        {
             assert_eq!(select(Some(header), 2048), Selection::Unsatisfiable, "{header}");
         }
         assert_eq!(select(Some("bytes=0-0"), 0), Selection::Unsatisfiable);

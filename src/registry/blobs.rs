@@ -49,7 +49,11 @@ impl Registry {
     }
 
     /// Streams a blob that is with peers, while it is being fetched.
-    pub async fn open(&self, want: RemoteBlob, range: Option<Range<u64>>) -> Result<BlobStream, RegistryError> {
+    pub async fn open(
+        &self,
+        want: RemoteBlob,
+        range: Option<Range<u64>>,
+    ) -> Result<BlobStream, RegistryError> {
         let digest = want.digest;
         self.origin.open(want, range).await.map_err(|error| match error {
             OriginError::Unavailable | OriginError::DigestMismatch => RegistryError::BlobUnavailable(digest),
@@ -86,7 +90,11 @@ pub(super) fn is_visible(
 }
 
 /// Whether this tree links the digest in the repository, as a layer or as a manifest.
-pub(super) fn is_linked(tree: &Tree, repository: &RepositoryName, digest: &Digest) -> Result<bool, StoreError> {
+pub(super) fn is_linked(
+    tree: &Tree,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<bool, StoreError> {
     let links = [layout::layer(repository, digest), layout::revision(repository, digest)];
     for link in links {
         if tree.lookup(&link)?.is_some() {
@@ -98,7 +106,11 @@ pub(super) fn is_linked(tree: &Tree, repository: &RepositoryName, digest: &Diges
 
 /// Where the bytes of a digest are, whichever repository shows it. What the trees say is compared with the digest
 /// wherever the bytes are at hand, because a followed tree may hold other bytes under that path.
-pub(super) fn find_content(store: &Store, trees: &[Tree], digest: &Digest) -> Result<Option<Content>, StoreError> {
+pub(super) fn find_content(
+    store: &Store,
+    trees: &[Tree],
+    digest: &Digest,
+) -> Result<Option<Content>, StoreError> {
     let path = layout::blob(digest);
     let mut failed = None;
     let mut held = Vec::new();

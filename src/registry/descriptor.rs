@@ -49,7 +49,8 @@ mod tests {
 
     #[test]
     fn writes_what_it_read_without_empty_fields() {
-        let text = format!(r#"{{"mediaType":"a/b","digest":"sha256:{HEX}","size":7,"platform":{{"os":"linux"}}}}"#);
+        let text =
+            format!(r#"{{"mediaType":"a/b","digest":"sha256:{HEX}","size":7,"platform":{{"os":"linux"}}}}"#);
         let descriptor: Descriptor = serde_json::from_str(&text).unwrap();
         let out = serde_json::to_string(&descriptor).unwrap();
         assert_eq!(out, format!(r#"{{"mediaType":"a/b","digest":"sha256:{HEX}","size":7}}"#));
@@ -72,8 +73,12 @@ mod tests {
             serde_json::from_str(&format!(r#"{{"digest":"sha256:{HEX}","size":1{rest}}}"#)).unwrap()
         };
         assert!(of(r#","urls":["https://a/b"]"#).is_foreign());
-        assert!(of(r#","mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip""#).is_foreign());
-        assert!(of(r#","mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip""#).is_foreign());
+        assert!(
+            of(r#","mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip""#).is_foreign()
+        );
+        assert!(
+            of(r#","mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip""#).is_foreign()
+        );
         assert!(!of(r#","urls":null"#).is_foreign());
     }
 }

@@ -89,10 +89,11 @@ impl Document {
         }
         let kind = json.kind(&media_type)?;
 
-        let artifact_type = json.artifact_type.filter(|it| !it.is_empty()).or_else(|| match (&json.config, kind) {
-            (Some(config), Kind::Image) => Some(config.media_type.clone()).filter(|it| !it.is_empty()),
-            _ => None,
-        });
+        let artifact_type =
+            json.artifact_type.filter(|it| !it.is_empty()).or_else(|| match (&json.config, kind) {
+                (Some(config), Kind::Image) => Some(config.media_type.clone()).filter(|it| !it.is_empty()),
+                _ => None,
+            });
         let blobs = json.config.into_iter().chain(json.layers.unwrap_or_default());
         let blobs = blobs.chain(json.blobs.unwrap_or_default()).map(|it| (Role::Blob, it));
         let children = json.manifests.unwrap_or_default().into_iter().map(|it| (Role::Child, it));
@@ -209,7 +210,8 @@ fn without_parameters(content_type: &str) -> String {
 
 /// What curl and careless clients send: it says nothing about a manifest.
 fn is_generic(media_type: &str) -> bool {
-    ["", "application/json", "application/octet-stream", "application/x-www-form-urlencoded"].contains(&media_type)
+    ["", "application/json", "application/octet-stream", "application/x-www-form-urlencoded"]
+        .contains(&media_type)
 }
 
 #[cfg(test)]
@@ -271,7 +273,15 @@ mod tests {
 
     #[test]
     fn what_is_no_manifest_is_refused() {
-        for text in ["", "{}", "[]", "null", r#"{"schemaVersion":1}"#, r#"{"schemaVersion":2}"#, "{\"schemaVersion\":2"] {
+        for text in [
+            "",
+            "{}",
+            "[]",
+            "null",
+            r#"{"schemaVersion":1}"#,
+            r#"{"schemaVersion":2}"#,
+            "{\"schemaVersion\":2",
+        ] {
             assert!(parse(text, OCI_IMAGE).is_err(), "{text}");
         }
         let deep = format!(r#"{{"schemaVersion":2,"x":{}"#, "[".repeat(100_000));
@@ -281,7 +291,8 @@ mod tests {
 
     #[test]
     fn unknown_types_of_artifacts_are_taken() {
-        let text = image(r#","mediaType":"application/vnd.example+json","artifactType":"a/b","new":{"x":[1]}"#);
+        let text =
+            image(r#","mediaType":"application/vnd.example+json","artifactType":"a/b","new":{"x":[1]}"#);
         let document = parse(&text, "application/vnd.example+json").unwrap();
         assert_eq!(document.artifact_type.as_deref(), Some("a/b"));
         assert!(document.declares_media_type);

@@ -12,7 +12,11 @@ pub trait Origin: Send + Sync {
     /// Streams a blob of a followed tree, from its first byte or a range of it. The stream starts while the blob is
     /// still being fetched; its blocks are verified by CID, and by digest before the blob is kept.
     /// Waits are bounded: [`OriginError::Unavailable`] when no peer gives it in time.
-    fn open(&self, want: RemoteBlob, range: Option<Range<u64>>) -> BoxFuture<'_, Result<BlobStream, OriginError>>;
+    fn open(
+        &self,
+        want: RemoteBlob,
+        range: Option<Range<u64>>,
+    ) -> BoxFuture<'_, Result<BlobStream, OriginError>>;
 
     /// Fetches a blob whole to this disk, verified by its digest. Waits are bounded in the same way.
     fn fetch(&self, want: RemoteBlob) -> BoxFuture<'_, Result<BlobFile, OriginError>>;

@@ -74,7 +74,8 @@ impl Registry {
                 Referrer::Read(descriptor) => (digest, Ok(Some(descriptor))),
                 Referrer::Other => (digest, Ok(None)),
                 Referrer::Remote(want) => {
-                    let read = tokio::time::timeout_at(waits_until, self.fetch_referrer(want, &subject)).await;
+                    let read =
+                        tokio::time::timeout_at(waits_until, self.fetch_referrer(want, &subject)).await;
                     (digest, read.unwrap_or(Err(())))
                 }
             }

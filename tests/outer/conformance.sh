@@ -11,7 +11,9 @@ MAX=0
 
 tools conformance curl python3
 binary
-serve a --addr 127.0.0.1:5030 --p2p /ip4/127.0.0.1/tcp/4030
+# The suite pushes sparse manifests too; whether they are taken is a policy.
+echo "sparse: true" >"$WORK/sparse.yml"
+serve a --addr 127.0.0.1:5030 --p2p /ip4/127.0.0.1/tcp/4030 --config "$WORK/sparse.yml"
 
 results=$ROOT/target/conformance
 rm -rf "$results"

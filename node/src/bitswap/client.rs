@@ -1,14 +1,15 @@
 //! The handle for other tasks: sessions that ask for blocks and take them as they come.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Context;
 
 use cid::Cid;
 use futures::task::AtomicWaker;
 use libp2p::PeerId;
 use sampan_storage::Block;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, TryAcquireError, mpsc};
 
 use super::counters::{Counters, PeerStats, Stats};
 
@@ -18,13 +19,13 @@ pub(super) const COMMANDS: usize = 256;
 /// Blocks and errors that wait for a session's owner. A want needs room for two: an error, then the block.
 pub(super) const DELIVERIES: usize = 2048;
 
-/// Wants of one session that may wait for its window: 64 GiB of 1 MiB leaves, some 8 MB of memory.
-const QUEUED: usize = 64 * 1024;
+/// Wants of one session that the behaviour holds. What its owner asks for beyond that stays with the owner.
+const QUEUED: usize = 16 * 1024;
 
 /// Wants in one command.
 const WANTS_AT_ONCE: usize = 1024;
 
-/// Wants that are asked of no peer do not fill a window by their bytes alone: an unknown size counts as this.
+/// What a want of unknown size counts in the window.
 const UNKNOWN_SIZE: u32 = 256 * 1024;
 
 /// The behaviour is gone: the node stops.
@@ -75,7 +76,7 @@ impl Client {
         let opened = Opened { options, deliveries, shared: Arc::clone(&shared) };
         self.commands.send(Command::Open(id, opened)).await.map_err(|_| Closed)?;
         let asker = Asker { id, commands: self.commands.clone(), shared };
-        Ok(Session { asker, blocks, signal: Arc::clone(&self.signal) })
+        Ok(Session { asker, blocks, signal: Arc::clone(&self.signal), backlog: Mutex::default() })
     }
 
     /// Blocks are in the store now: peers that wait for them are answered.
@@ -100,21 +101,24 @@ pub struct Session {
     asker: Asker,
     blocks: mpsc::Receiver<Delivery>,
     signal: Arc<Signal>,
+    // Wants that the behaviour has no room for yet. Never longer than what the owner handed over.
+    backlog: Mutex<VecDeque<(Cid, u32)>>,
 }
 
 impl Session {
     /// Asks for blocks, with the bytes that each is expected to have (0 if unknown), in the order in which
-    /// they should be asked for. Each want is delivered once, by [`Session::next`].
-    ///
-    /// Returns when they are queued. That is at once, except where 65,536 wait already: then some must be
-    /// taken first.
+    /// they should be asked for. Each want is delivered once, by [`Session::next`]. Does not wait for blocks.
     pub async fn want(&self, wants: Vec<(Cid, u32)>) -> Result<(), Closed> {
-        self.asker.want(wants).await
+        self.backlog().extend(wants);
+        self.hand_over().await
     }
 
     /// The next block, in any order, checked against its CID; or what went wrong with a want. `None` only when
     /// the node has stopped: it waits for ever where nothing is wanted.
+    ///
+    /// May be dropped before it is ready; nothing is lost.
     pub async fn next(&mut self) -> Option<Result<Block, SessionError>> {
+        self.hand_over().await.ok()?;
         let delivery = self.blocks.recv().await?;
         if let Ok(block) = &delivery {
             self.asker.shared.untaken.fetch_sub(block.data().len(), Ordering::Relaxed);
@@ -130,7 +134,30 @@ impl Session {
 
     /// No longer wants these. A block that is on its way out of [`Session::next`] still comes.
     pub async fn cancel(&self, cids: Vec<Cid>) {
+        self.backlog().retain(|(cid, _)| !cids.contains(cid));
         let _ = self.asker.commands.send(Command::Cancel(self.asker.id, cids)).await;
+    }
+
+    /// Gives the behaviour as many wants as it has room for.
+    async fn hand_over(&self) -> Result<(), Closed> {
+        while !self.backlog().is_empty() && self.asker.shared.queue.available_permits() > 0 {
+            let command = self.asker.commands.reserve().await.map_err(|_| Closed)?;
+            let mut backlog = self.backlog();
+            let count = WANTS_AT_ONCE.min(backlog.len()).min(self.asker.shared.queue.available_permits());
+            let room = u32::try_from(count).map_err(|_| Closed)?;
+            match self.asker.shared.queue.try_acquire_many(room) {
+                Ok(permits) => permits.forget(),
+                Err(TryAcquireError::Closed) => return Err(Closed),
+                // An asker took the room meanwhile; the next block makes some.
+                Err(TryAcquireError::NoPermits) => continue,
+            }
+            command.send(Command::Want(self.asker.id, backlog.drain(..count).map(counted).collect()));
+        }
+        Ok(())
+    }
+
+    fn backlog(&self) -> std::sync::MutexGuard<'_, VecDeque<(Cid, u32)>> {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A handle that asks in this session while another task takes its blocks.
@@ -156,13 +183,13 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// As [`Session::want`]. [`Closed`] also when the session was dropped.
+    /// As [`Session::want`], but waits for blocks to be taken where 16,384 wants wait already. [`Closed`] also
+    /// when the session was dropped.
     pub async fn want(&self, wants: Vec<(Cid, u32)>) -> Result<(), Closed> {
         for wants in wants.chunks(WANTS_AT_ONCE) {
             let room = u32::try_from(wants.len()).map_err(|_| Closed)?;
             self.shared.queue.acquire_many(room).await.map_err(|_| Closed)?.forget();
-            let size = |size: u32| if size == 0 { UNKNOWN_SIZE } else { size };
-            let wants = wants.iter().map(|(cid, expected)| (*cid, size(*expected))).collect();
+            let wants = wants.iter().copied().map(counted).collect();
             self.commands.send(Command::Want(self.id, wants)).await.map_err(|_| Closed)?;
         }
         Ok(())
@@ -171,6 +198,10 @@ impl Asker {
     pub async fn add_provider(&self, peer: PeerId) {
         let _ = self.commands.send(Command::Provider(self.id, peer)).await;
     }
+}
+
+fn counted((cid, expected): (Cid, u32)) -> (Cid, u32) {
+    (cid, if expected == 0 { UNKNOWN_SIZE } else { expected })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

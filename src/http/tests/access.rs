@@ -6,7 +6,8 @@ use super::*;
 async fn strangers_pull_and_do_not_push() {
     let server = Server::start();
     let digest = server.push_image("a", "v1", b"layer").await;
-    let stranger = |method: &str, path: &str| server.request(method, path).header("host", "registry.example:5000");
+    let stranger =
+        |method: &str, path: &str| server.request(method, path).header("host", "registry.example:5000");
     assert_eq!(stranger("GET", "/v2/a/manifests/v1").send().await.unwrap().status(), StatusCode::OK);
     let id = "0b54be6d-8a34-4ee5-a1bb-9a5c8a9b3f0e";
     for (method, path) in [

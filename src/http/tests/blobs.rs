@@ -33,7 +33,8 @@ async fn one_range_is_a_part_of_the_blob() {
 async fn several_ranges_come_in_several_parts() {
     let server = Server::start();
     let digest = server.push_blob("a", &content()).await;
-    let request = server.request("GET", &format!("/v2/a/blobs/{digest}")).header("range", "bytes=0-1,100-102");
+    let request =
+        server.request("GET", &format!("/v2/a/blobs/{digest}")).header("range", "bytes=0-1,100-102");
     let answer = request.send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::PARTIAL_CONTENT);
     let boundary = header(&answer, "content-type").split_once("boundary=").unwrap().1.to_owned();

@@ -32,7 +32,11 @@ impl Peers {
 }
 
 impl Origin for Peers {
-    fn open(&self, want: RemoteBlob, range: Option<Range<u64>>) -> BoxFuture<'_, Result<BlobStream, OriginError>> {
+    fn open(
+        &self,
+        want: RemoteBlob,
+        range: Option<Range<u64>>,
+    ) -> BoxFuture<'_, Result<BlobStream, OriginError>> {
         let opened = self.give(&want).map(|bytes| {
             let range = range.unwrap_or(0..want.size);
             let bytes = bytes.slice(range.start as usize..range.end as usize);
@@ -93,7 +97,10 @@ async fn a_followed_tag_is_pulled_as_if_it_were_mine() {
     assert_eq!(server.get(&path).await.bytes().await.unwrap(), layer(1));
     for (range, length) in [("bytes=10-19", 10), ("bytes=2999990-", 10)] {
         let answer = server.request("GET", &path).header("range", range).send().await.unwrap();
-        assert_eq!((answer.status(), answer.bytes().await.unwrap().len()), (StatusCode::PARTIAL_CONTENT, length));
+        assert_eq!(
+            (answer.status(), answer.bytes().await.unwrap().len()),
+            (StatusCode::PARTIAL_CONTENT, length)
+        );
     }
     let several = server.request("GET", &path).header("range", "bytes=0-9,20-29").send().await.unwrap();
     let length: usize = header(&several, "content-length").parse().unwrap();
@@ -122,7 +129,8 @@ async fn mine_comes_before_theirs_and_lists_are_merged() {
     server.push_image("a", "v3", b"mine").await;
     let digest = async || header(&server.get("/v2/a/manifests/v1").await, "docker-content-digest").to_owned();
     assert_eq!(digest().await, mine.to_string());
-    let tags: Value = serde_json::from_slice(&server.get("/v2/a/tags/list").await.bytes().await.unwrap()).unwrap();
+    let tags: Value =
+        serde_json::from_slice(&server.get("/v2/a/tags/list").await.bytes().await.unwrap()).unwrap();
     assert_eq!(tags["tags"], json!(["v1", "v2", "v3"]));
 
     // Deleting mine unmasks theirs, and says so.
@@ -137,7 +145,8 @@ async fn theirs_cannot_be_deleted() {
     let publisher = Server::start();
     let digest = publisher.push_image("a", "v1", b"theirs").await;
     let server = follow(&publisher, &[]).await;
-    for path in [format!("manifests/{digest}"), "manifests/v1".into(), format!("blobs/{}", sha256(b"theirs"))] {
+    for path in [format!("manifests/{digest}"), "manifests/v1".into(), format!("blobs/{}", sha256(b"theirs"))]
+    {
         let answer = server.send("DELETE", &format!("/v2/a/{path}")).await;
         assert_eq!(problem(answer).await, code(405, "UNSUPPORTED"), "{path}");
     }

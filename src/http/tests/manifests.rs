@@ -80,7 +80,10 @@ async fn a_manifest_that_is_too_large_is_refused_with_or_without_a_length() {
     let pieces: Vec<_> = body.chunks(1 << 20).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
     let streamed = reqwest::Body::wrap_stream(futures::stream::iter(pieces));
     assert_eq!(problem(put().body(streamed).send().await.unwrap()).await, code(413, "SIZE_INVALID"));
-    let head = format!("PUT /v2/a/manifests/v1 HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "PUT /v2/a/manifests/v1 HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     assert!(wire::exchange(&server, head.as_bytes()).await.starts_with("HTTP/1.1 413 "));
 }
 
@@ -175,7 +178,8 @@ async fn deleting_takes_the_tag_or_the_manifest_with_its_tags() {
 async fn no_way_of_deleting_passes_the_switch() {
     let server = Server::with(Policy { delete: false, ..Policy::default() }, LOCAL);
     let digest = server.push_image("a", "v1", b"layer").await;
-    for path in [format!("manifests/{digest}"), "manifests/v1".into(), format!("blobs/{}", sha256(b"layer"))] {
+    for path in [format!("manifests/{digest}"), "manifests/v1".into(), format!("blobs/{}", sha256(b"layer"))]
+    {
         let answer = server.send("DELETE", &format!("/v2/a/{path}")).await;
         assert_eq!(problem(answer).await, code(405, "UNSUPPORTED"), "{path}");
     }

@@ -83,7 +83,13 @@ impl Server {
         digest
     }
 
-    async fn put_manifest(&self, repository: &str, reference: &str, media_type: &str, body: &Value) -> Response {
+    async fn put_manifest(
+        &self,
+        repository: &str,
+        reference: &str,
+        media_type: &str,
+        body: &Value,
+    ) -> Response {
         let path = format!("/v2/{repository}/manifests/{reference}");
         let request = self.request("PUT", &path).header("content-type", media_type);
         request.body(body.to_string()).send().await.unwrap()

@@ -46,7 +46,10 @@ async fn referrers_are_described_filtered_and_forgotten() {
 
     server.send("DELETE", &format!("/v2/a/manifests/{signature}")).await;
     let left = list(&server, &path).await.0;
-    assert_eq!(left.iter().map(|it| it["artifactType"].as_str().unwrap()).collect::<Vec<_>>(), ["a/sbom+json"]);
+    assert_eq!(
+        left.iter().map(|it| it["artifactType"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["a/sbom+json"]
+    );
 }
 
 #[actix_web::test]
@@ -63,7 +66,9 @@ async fn pages_lead_from_one_to_the_next() {
         let (found, link) = list(&server, &path).await;
         seen.extend(found.into_iter().map(|it| it["digest"].as_str().unwrap().to_owned()));
         pages += 1;
-        let Some(next) = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")) else { break };
+        let Some(next) = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")) else {
+            break;
+        };
         path = next.to_owned();
     }
     assert_eq!((pages, seen.len()), (3, 5));

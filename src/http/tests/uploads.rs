@@ -42,7 +42,9 @@ async fn chunks_go_on_where_the_last_one_ended() {
     let answer = patch(&server, &location, "0-4", b"hello").await;
     assert_eq!((answer.status(), header(&answer, "range")), (StatusCode::ACCEPTED, "0-4"));
 
-    for (method, target) in [("PATCH", location.clone()), ("PUT", format!("{location}?digest={}", sha256(b"x")))] {
+    for (method, target) in
+        [("PATCH", location.clone()), ("PUT", format!("{location}?digest={}", sha256(b"x")))]
+    {
         let request = server.request(method, &target).header("content-range", "9-13").body("world");
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::RANGE_NOT_SATISFIABLE);

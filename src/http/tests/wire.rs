@@ -51,7 +51,8 @@ async fn a_body_that_breaks_off_is_kept_and_never_whole() {
         ("PUT", format!("?digest={digest}"), "transfer-encoding: chunked", "3\r\n wo\r\n"),
     ] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        let head = format!("{method} {location}{query} HTTP/1.1\r\nhost: localhost\r\n{framing}\r\n\r\n{sent}");
+        let head =
+            format!("{method} {location}{query} HTTP/1.1\r\nhost: localhost\r\n{framing}\r\n\r\n{sent}");
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -91,7 +92,9 @@ async fn a_client_that_waits_for_100_is_told_to_go_on() {
 #[actix_web::test]
 async fn a_path_that_climbs_is_refused() {
     let server = Server::start();
-    for path in ["/v2/../../etc/passwd", "/v2/a/manifests/..", "/v2/%2e%2e/manifests/v1", "/v2/a/blobs/%00", "/v2/%"] {
+    for path in
+        ["/v2/../../etc/passwd", "/v2/a/manifests/..", "/v2/%2e%2e/manifests/v1", "/v2/a/blobs/%00", "/v2/%"]
+    {
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         let answer = exchange(&server, request.as_bytes()).await;
         let status: u16 = answer.get(9..12).unwrap().parse().unwrap();

@@ -22,10 +22,8 @@ use super::error::HttpError;
 use path::{PathError, Route};
 
 /// Clients look for it before they believe that this is a registry.
-const API_VERSION: (HeaderName, HeaderValue) = (
-    HeaderName::from_static("docker-distribution-api-version"),
-    HeaderValue::from_static("registry/2.0"),
-);
+const API_VERSION: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 pub fn configure(config: &mut web::ServiceConfig) {

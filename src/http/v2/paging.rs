@@ -21,7 +21,8 @@ pub(super) fn limit(query: &Query) -> Result<usize, QueryError> {
 
 /// The header that leads on (RFC 8288). Parameters are encoded here.
 pub(super) fn next(path: &str, parameters: &[(&str, &str)]) -> (HeaderName, String) {
-    let encode = |(name, value): &(&str, &str)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC));
+    let encode =
+        |(name, value): &(&str, &str)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC));
     let parameters: Vec<String> = parameters.iter().map(encode).collect();
     (LINK, format!("<{path}?{}>; rel=\"next\"", parameters.join("&")))
 }

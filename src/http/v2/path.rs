@@ -49,7 +49,9 @@ impl Route {
             "_catalog" => return Ok(Self::Catalog),
             _ => {}
         }
-        if let Some(name) = tail.strip_suffix("/blobs/uploads/").or_else(|| tail.strip_suffix("/blobs/uploads")) {
+        if let Some(name) =
+            tail.strip_suffix("/blobs/uploads/").or_else(|| tail.strip_suffix("/blobs/uploads"))
+        {
             return Ok(Self::Uploads(repository(name)?));
         }
         if let Some(name) = tail.strip_suffix("/tags/list") {
@@ -122,7 +124,10 @@ mod tests {
             (format!("/v2/a/blobs/uploads/{id}"), Route::Upload(name("a"), id.parse().unwrap())),
             (format!("/v2/a/referrers/{digest}"), Route::Referrers(name("a"), digest)),
             // Clients that encode the colon.
-            (format!("/v2/a/blobs/{}", digest.to_string().replace(':', "%3A")), Route::Blob(name("a"), digest)),
+            (
+                format!("/v2/a/blobs/{}", digest.to_string().replace(':', "%3A")),
+                Route::Blob(name("a"), digest),
+            ),
             // Words of the API are names too.
             ("/v2/manifests/manifests/v1".to_owned(), Route::Manifest(name("manifests"), tag.clone())),
             ("/v2/a/blobs/uploads/manifests/v1".to_owned(), Route::Manifest(name("a/blobs/uploads"), tag)),

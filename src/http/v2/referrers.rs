@@ -49,7 +49,8 @@ pub(super) async fn get(
         response.insert_header((FILTERS_APPLIED, "artifactType"));
     }
     if page.unread > 0 {
-        let text = format!("{} referrers are left out, because no peer gives their manifests now", page.unread);
+        let text =
+            format!("{} referrers are left out, because no peer gives their manifests now", page.unread);
         response.insert_header(warning(&text));
     }
     let index = Index { schema_version: 2, media_type: OCI_INDEX, manifests: &page.descriptors };

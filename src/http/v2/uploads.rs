@@ -35,9 +35,8 @@ pub(super) async fn post(
         detached(async move { state.registry.put_blob(&name, &digest, payload).await }).await?;
         return Ok(created(&repository, &digest));
     }
-    let parse = |text: &str| {
-        text.parse().map_err(|error| QueryError::Digest { name: "digest-algorithm", error })
-    };
+    let parse =
+        |text: &str| text.parse().map_err(|error| QueryError::Digest { name: "digest-algorithm", error });
     let announced = query.get("digest-algorithm").map(parse).transpose()?;
     let algorithm = announced.or(mount.map(|digest| digest.algorithm()));
     let status = state.registry.start_upload(&repository, algorithm).await?;
@@ -62,9 +61,10 @@ pub(super) async fn patch(
 ) -> Result<HttpResponse, HttpError> {
     let window = window(request)?;
     let name = repository.clone();
-    let status = detached(async move { state.registry.append(&name, &id, window, payload).await })
-        .await
-        .map_err(|error| HttpError::Upload { error: error.into(), location: path::upload(&repository, &id) })?;
+    let status =
+        detached(async move { state.registry.append(&name, &id, window, payload).await }).await.map_err(
+            |error| HttpError::Upload { error: error.into(), location: path::upload(&repository, &id) },
+        )?;
     Ok(progress(&mut HttpResponse::Accepted(), &repository, &status))
 }
 
@@ -120,7 +120,8 @@ fn created(repository: &RepositoryName, digest: &Digest) -> HttpResponse {
 fn window(request: &HttpRequest) -> Result<Option<Window>, QueryError> {
     let Some(value) = request.headers().get(CONTENT_RANGE) else { return Ok(None) };
     let window = value.to_str().ok().and_then(parse_window).ok_or(QueryError::ContentRange)?;
-    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let length =
+        request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length != window.len()) {
         return Err(QueryError::ContentLength);
     }

@@ -185,7 +185,8 @@ async fn fetches_64_mib() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fetches_many_small_blocks() {
     let (server, mut client) = (Peer::start().await, Peer::start().await);
-    let blocks = blocks(5000, 300);
+    // More than the behaviour holds for a session.
+    let blocks = blocks(20_000, 300);
     server.put(&blocks);
     client.node.connect(&server.node).await;
     client.fetch(&[], &blocks).await;
