@@ -7,8 +7,8 @@ use actix_web::web;
 use anyhow::Context;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use sampan_node::{Events, KeyFile, Keypair, Multiaddr, Name, Node, PeerId};
 use sampan_node::bitswap::Serving;
+use sampan_node::{Events, KeyFile, Keypair, Multiaddr, Name, Node, PeerId};
 use sampan_storage::Store;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -66,7 +66,7 @@ impl App {
         let store = tokio::task::spawn_blocking(move || Store::open(&dir)).await??;
         let key = known.map_or_else(|| KeyFile::load_or_create(&path), Ok)?;
         let name = key.name();
-        let records = StoreRecords::new(store.clone(), name.clone());
+        let records = StoreRecords::new(store.clone(), name);
         let settings = sampan_node::Config {
             key: key.clone(),
             network,
@@ -76,11 +76,11 @@ impl App {
             mdns: true,
             serving: Serving::Everyone,
         };
-        let (node, events) =
-            sampan_node::start(settings, Arc::new(store.clone()), Arc::new(records)).await?;
+        let (node, events) = sampan_node::start(settings, Arc::new(store.clone()), Arc::new(records)).await?;
         let follower = Follower::new(store.clone(), node.clone());
         let origin = Arc::new(Fetcher::new(store.clone(), node.clone()));
-        let registry = Registry::new(store.clone(), origin, Policy { sparse: config.sparse, ..Policy::default() });
+        let registry =
+            Registry::new(store.clone(), origin, Policy { sparse: config.sparse, ..Policy::default() });
         let access = http::Access {
             anonymous_push: config.anonymous_push,
             loopback: config::is_loopback(&http),
@@ -105,7 +105,7 @@ impl App {
             }
         }
         for name in configured {
-            follower.follow(name.clone()).await?;
+            follower.follow(*name).await?;
         }
         Ok(())
     }
@@ -230,19 +230,16 @@ impl Running {
 
 fn describe(followed: Followed) -> FollowStatus {
     let Followed { name, root, sequence, heard, stale, error } = followed;
-    let mut describe = match (&root, sequence) {
+    let state = match (&root, sequence) {
         (Some(root), Some(sequence)) => format!("sequence {sequence}, root {root}"),
         _ => "not found yet".to_owned(),
     };
-    if stale {
-        describe.push_str(", stale: its record has expired");
-    }
-    if let Some(heard) = heard {
-        describe.push_str(&format!(", fetching sequence {heard}"));
-    }
-    if let Some(error) = &error {
-        describe.push_str(&format!(", {error}"));
-    }
+    let notes = [
+        stale.then(|| "stale: its record has expired".to_owned()),
+        heard.map(|heard| format!("fetching sequence {heard}")),
+        error.clone(),
+    ];
+    let describe = std::iter::once(state).chain(notes.into_iter().flatten()).collect::<Vec<_>>().join(", ");
     let root = root.map(|root| root.to_string());
     FollowStatus { name: name.to_string(), root, sequence, heard, stale, error, describe }
 }

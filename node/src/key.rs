@@ -8,8 +8,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use ed25519_dalek::{Signer, SigningKey};
 use libp2p::PeerId;
-use libp2p::identity::{self, KeyType, ed25519};
+use libp2p::identity::{self, KeyType};
 
 use crate::name::Name;
 
@@ -19,14 +20,20 @@ const PROTOBUF_HEAD: [u8; 4] = [0x08, 0x01, 0x12, 0x40];
 const MAX_KEY_FILE: u64 = 16 * 1024;
 
 /// An Ed25519 key pair.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Keypair {
-    inner: ed25519::Keypair,
+    key: SigningKey,
 }
 
 impl Keypair {
+    /// A new key out of the system's random bytes.
+    ///
+    /// # Panics
+    /// Where the system gives none: nothing can be secure then.
     pub fn generate() -> Self {
-        Self { inner: ed25519::Keypair::generate() }
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).expect("the system gives random bytes");
+        Self { key: SigningKey::from_bytes(&seed) }
     }
 
     /// Reads a libp2p protobuf private key, the content of a kubo key file.
@@ -35,17 +42,18 @@ impl Keypair {
         if key.key_type() != KeyType::Ed25519 {
             return Err(KeyFault::NotEd25519);
         }
-        let inner = key.try_into_ed25519().map_err(|_| KeyFault::NotEd25519)?;
-        Ok(Self { inner })
+        let key = key.try_into_ed25519().map_err(|_| KeyFault::NotEd25519)?;
+        let key = SigningKey::from_keypair_bytes(&key.to_bytes()).map_err(|_| KeyFault::Malformed)?;
+        Ok(Self { key })
     }
 
     /// The content of a kubo key file: 68 bytes.
     pub fn to_protobuf(&self) -> Vec<u8> {
-        [PROTOBUF_HEAD.as_slice(), self.inner.to_bytes().as_slice()].concat()
+        [PROTOBUF_HEAD.as_slice(), self.key.to_keypair_bytes().as_slice()].concat()
     }
 
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.inner.sign(message)
+        self.key.sign(message).to_bytes().to_vec()
     }
 
     pub fn peer_id(&self) -> PeerId {
@@ -58,7 +66,15 @@ impl Keypair {
     }
 
     pub(crate) fn to_libp2p(&self) -> identity::Keypair {
-        identity::Keypair::from(self.inner.clone())
+        let mut seed = self.key.to_bytes();
+        // 32 bytes, which is all that is checked.
+        identity::Keypair::ed25519_from_bytes(&mut seed).expect("a seed of 32 bytes")
+    }
+}
+
+impl std::fmt::Debug for Keypair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Keypair").field(&self.peer_id()).finish()
     }
 }
 

@@ -119,6 +119,7 @@ impl<'de> Deserialize<'de> for Name {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use sampan_storage::{Algorithm, Digest};
 
     use super::*;
 
@@ -138,6 +139,8 @@ mod tests {
         );
         assert_eq!(name.topic(), "/record/L2lwbnMvACQIARIgnjtDPL0xwrim673KmYvQ9MIUHJya9UIul2BRseY68U0");
         assert_eq!(Name::from_routing_key(&name.routing_key()), Some(name));
+        let position = Digest::of(Algorithm::Sha256, &name.routing_key());
+        assert_eq!(position.hex(), "94559ab791d1325f6577832302ca0fea289590c4c836bf1c28d009549dfbe528");
     }
 
     #[test]

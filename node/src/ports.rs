@@ -93,7 +93,7 @@ pub fn check_all(addresses: &[Multiaddr]) -> Result<(), StartError> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, UdpSocket};
 
     use super::*;
 

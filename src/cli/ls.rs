@@ -9,7 +9,8 @@ pub(super) fn run(dir: &Path, path: &str, json: bool) -> anyhow::Result<()> {
     if json {
         return print::json(&entries);
     }
-    let row = |entry: &crate::control::Listed| vec![entry.name.clone(), entry.size.to_string(), entry.cid.clone()];
+    let row =
+        |entry: &crate::control::Listed| vec![entry.name.clone(), entry.size.to_string(), entry.cid.clone()];
     print::table(&entries.iter().map(row).collect::<Vec<_>>());
     Ok(())
 }

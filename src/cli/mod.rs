@@ -118,7 +118,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Root => tree::root(&dir)?,
         Command::Status { json } => status::run(&dir, json)?,
         Command::Ls { path, json } => ls::run(&dir, &path, json)?,
-        Command::Follow(follow) => follow::run(&dir, follow)?,
+        Command::Follow(follow) => follow::run(&dir, &follow)?,
         Command::Peers { json } => peers::run(&dir, json)?,
         Command::Failpoints => sampan_storage::fail::POINTS.iter().for_each(|point| print::line(point)),
     }

@@ -7,15 +7,14 @@ use crate::control::{self, Ask, Listed};
 use crate::sync::listing;
 
 pub(super) fn root(dir: &Path) -> anyhow::Result<()> {
-    let root: String = match control::ask(dir, &Ask::Root)? {
-        Some(answer) => answer,
-        None => {
-            let store = control::open_offline(dir)?;
-            store.fold_blocking()?;
-            let root = store.root().to_string();
-            store.close()?;
-            root
-        }
+    let root: String = if let Some(answer) = control::ask(dir, &Ask::Root)? {
+        answer
+    } else {
+        let store = control::open_offline(dir)?;
+        store.fold_blocking()?;
+        let root = store.root().to_string();
+        store.close()?;
+        root
     };
     print::line(&root);
     Ok(())

@@ -74,9 +74,9 @@ impl Config {
         let data = flags.data.clone().or_else(|| file.data()).map_or_else(default_data, Ok)?;
         let or_file = |flag: Vec<Multiaddr>, file: Vec<Multiaddr>| if flag.is_empty() { file } else { flag };
         let mut follow = file.ipfs.follow;
-        follow.extend(flags.follow.into_iter());
+        follow.extend(flags.follow);
         let mut seen = std::collections::HashSet::new();
-        follow.retain(|name| seen.insert(name.clone()));
+        follow.retain(|name| seen.insert(*name));
         let http = flags.addr.or(file.http.addr).unwrap_or_else(|| HTTP.to_owned());
         Ok(Self {
             data,
@@ -124,7 +124,8 @@ fn default_data() -> anyhow::Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/sampan"));
     }
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
+    let absolute =
+        |name| std::env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
     let dir = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
     Ok(dir.ok_or_else(|| anyhow!("no HOME is set; say where the data is with --data DIR"))?.join("sampan"))
 }

@@ -12,15 +12,13 @@ use serde::de::DeserializeOwned;
 use super::{Ask, MAX_ANSWER, SOCKET};
 
 /// The registry answers from memory; a list of a huge directory takes seconds.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// The running registry's answer, or `None` when none runs on this directory.
 pub(crate) fn ask<T: DeserializeOwned>(dir: &Path, ask: &Ask) -> anyhow::Result<Option<T>> {
     let mut stream = match UnixStream::connect(dir.join(SOCKET)) {
         Ok(stream) => stream,
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }
         Err(error) => {
@@ -45,7 +43,9 @@ pub(crate) fn ask<T: DeserializeOwned>(dir: &Path, ask: &Ask) -> anyhow::Result<
 pub(crate) fn must_ask<T: DeserializeOwned>(dir: &Path, question: &Ask) -> anyhow::Result<T> {
     ask(dir, question)?.ok_or_else(|| {
         let dir = dir.display();
-        anyhow!("no registry runs on {dir}; start one with `sampan serve --data {dir}`, or give another --data")
+        anyhow!(
+            "no registry runs on {dir}; start one with `sampan serve --data {dir}`, or give another --data"
+        )
     })
 }
 

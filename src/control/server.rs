@@ -80,7 +80,9 @@ async fn converse(stream: UnixStream, answer: &dyn Answer) -> anyhow::Result<()>
     BufReader::new(read.take(MAX_ASK)).read_line(&mut line).await?;
     let reply = match serde_json::from_str(&line) {
         Ok(ask) => answer.answer(ask).await,
-        Err(_) => Err("this registry does not know the question; is the command of another version?".to_owned()),
+        Err(_) => {
+            Err("this registry does not know the question; is the command of another version?".to_owned())
+        }
     };
     let mut reply = serde_json::to_vec(&reply)?;
     reply.push(b'\n');

@@ -12,18 +12,18 @@ use actix_web::http::uri::Authority;
 
 /// What the operator has set.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Access {
+pub(crate) struct Access {
     /// Anyone may push (`--anonymous push`).
-    pub anonymous_push: bool,
+    pub(crate) anonymous_push: bool,
     /// HTTP is bound to loopback addresses only.
-    pub loopback: bool,
+    pub(crate) loopback: bool,
     /// Some authentication is configured.
-    pub authentication: bool,
+    pub(crate) authentication: bool,
 }
 
 /// Why an anonymous client may not push. Each message says what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub(crate) enum Denied {
     #[error("this registry has authentication set up and takes no anonymous push: log in first")]
     Authentication,
     #[error(
@@ -46,17 +46,17 @@ pub enum Denied {
 
 /// What a request says of where it comes from.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Visitor<'a> {
+pub(crate) struct Visitor<'a> {
     /// The one `Host` header, or the authority of HTTP/2.
-    pub host: Option<&'a str>,
-    pub origin: bool,
+    pub(crate) host: Option<&'a str>,
+    pub(crate) origin: bool,
     /// It has any header that proxies add.
-    pub forwarded: bool,
+    pub(crate) forwarded: bool,
 }
 
 impl Access {
     /// Whether an anonymous client may change anything, or look into an upload.
-    pub fn may_push(self, visitor: &Visitor<'_>) -> Result<(), Denied> {
+    pub(crate) fn may_push(self, visitor: &Visitor<'_>) -> Result<(), Denied> {
         if self.anonymous_push {
             return Ok(());
         }
@@ -78,7 +78,7 @@ impl Access {
 }
 
 impl<'a> Visitor<'a> {
-    pub fn of(request: &'a HttpRequest) -> Self {
+    pub(crate) fn of(request: &'a HttpRequest) -> Self {
         let headers = request.headers();
         let mut hosts = headers.get_all(HOST);
         let host = match (hosts.next(), hosts.next()) {

@@ -20,7 +20,7 @@ const PIECE: u64 = 64 * 1024;
 
 /// Why a body breaks off. The client sees a cut connection, never a whole answer.
 #[derive(Debug, thiserror::Error)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     #[error("reading the blob failed")]
     Io(#[from] io::Error),
     #[error("the blob's file is shorter than it was")]
@@ -34,7 +34,7 @@ pub enum BodyError {
 }
 
 /// Part of a blob as a stream. Where the bytes are with peers, they are asked for when the stream is first read.
-pub fn part(
+pub(crate) fn part(
     registry: &Registry,
     blob: &Blob,
     range: Range<u64>,
@@ -59,7 +59,7 @@ pub fn part(
 
 /// The answer to HEAD: as long as the content, and empty.
 #[derive(Clone, Copy, Debug)]
-pub struct HeadOf(pub u64);
+pub(crate) struct HeadOf(pub u64);
 
 impl MessageBody for HeadOf {
     type Error = Infallible;

@@ -4,14 +4,14 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderName, IF_NONE_MATCH, IF_RANGE};
 
 /// What a digest names never changes.
-pub const IMMUTABLE: &str = "max-age=31536000, immutable";
+pub(crate) const IMMUTABLE: &str = "max-age=31536000, immutable";
 
-pub fn etag(digest: &str) -> String {
+pub(crate) fn etag(digest: &str) -> String {
     format!("\"{digest}\"")
 }
 
 /// The client holds exactly this.
-pub fn is_unchanged(request: &HttpRequest, etag: &str) -> bool {
+pub(crate) fn is_unchanged(request: &HttpRequest, etag: &str) -> bool {
     let is_same = |tag: &str| {
         let tag = tag.trim();
         tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag
@@ -20,7 +20,7 @@ pub fn is_unchanged(request: &HttpRequest, etag: &str) -> bool {
 }
 
 /// A range is of the content that the client began with.
-pub fn is_same_range(request: &HttpRequest, etag: &str) -> bool {
+pub(crate) fn is_same_range(request: &HttpRequest, etag: &str) -> bool {
     text(request, IF_RANGE).is_none_or(|tag| tag.trim() == etag)
 }
 

@@ -15,7 +15,7 @@ use crate::registry::RegistryError;
 const RETRY_SECONDS: u32 = 10;
 
 #[derive(Debug, thiserror::Error)]
-pub enum HttpError {
+pub(crate) enum HttpError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
@@ -37,7 +37,7 @@ pub enum HttpError {
 
 /// A parameter or header that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum QueryError {
+pub(crate) enum QueryError {
     #[error("the query string cannot be read")]
     Form,
     #[error("{name} is a digest, such as sha256:<64 hex digits>: {error}")]
@@ -58,7 +58,7 @@ pub enum QueryError {
 
 impl HttpError {
     /// The answer. What went wrong inside is logged, never told.
-    pub fn respond(&self) -> HttpResponse {
+    pub(crate) fn respond(&self) -> HttpResponse {
         let (status, code) = self.classify();
         let message = if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::warn!(error = self as &dyn std::error::Error, "a request failed");

@@ -21,7 +21,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 
 use crate::registry::Registry;
 
-pub use access::Access;
+pub(crate) use access::Access;
 
 /// A client keeps its connection for the next request for so long; docker's own registry and nginx do the same.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -40,18 +40,18 @@ const WRITE_BUFFER: usize = 128 * 1024;
 
 /// What every handler sees.
 #[derive(Debug)]
-pub struct State {
-    pub registry: Registry,
-    pub access: Access,
+pub(crate) struct State {
+    pub(crate) registry: Registry,
+    pub(crate) access: Access,
 }
 
 /// Adds the registry's routes. `web::Data<State>` must be there.
-pub fn configure(config: &mut web::ServiceConfig) {
+pub(crate) fn configure(config: &mut web::ServiceConfig) {
     config.route("/healthz", web::get().to(healthz)).configure(v2::configure);
 }
 
 /// Serves on a bound socket. The server runs while its future is awaited; its handle stops it in order.
-pub fn serve(listener: TcpListener, state: web::Data<State>) -> io::Result<Server> {
+pub(crate) fn serve(listener: TcpListener, state: web::Data<State>) -> io::Result<Server> {
     let workers = available_parallelism().map_or(1, NonZeroUsize::get);
     let server = HttpServer::new(move || App::new().app_data(state.clone()).configure(configure))
         .workers(workers)

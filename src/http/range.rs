@@ -7,7 +7,7 @@ const MAX_RANGES: usize = 512;
 
 /// What to send for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selection {
+pub(crate) enum Selection {
     /// No range was asked for, or one that may be ignored.
     Whole,
     /// Byte ranges, end excluded, none empty, in the order asked for.
@@ -21,7 +21,7 @@ pub enum Selection {
 /// A unit other than `bytes` is ignored. Ranges that are not well formed are refused, which RFC 9110 allows: a client
 /// that got its own range wrong should hear of it. Ranges that together are longer than the content are answered
 /// whole, because they would only cost more.
-pub fn select(header: Option<&str>, size: u64) -> Selection {
+pub(crate) fn select(header: Option<&str>, size: u64) -> Selection {
     let Some(set) = header.and_then(bytes_unit) else { return Selection::Whole };
     let mut parts = Vec::new();
     let mut total: u64 = 0;
@@ -46,12 +46,12 @@ pub fn select(header: Option<&str>, size: u64) -> Selection {
 }
 
 /// The value of `Content-Range`.
-pub fn content_range(range: &Range<u64>, size: u64) -> String {
+pub(crate) fn content_range(range: &Range<u64>, size: u64) -> String {
     format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))
 }
 
 /// The value of `Content-Range` beside 416.
-pub fn unsatisfied(size: u64) -> String {
+pub(crate) fn unsatisfied(size: u64) -> String {
     format!("bytes */{size}")
 }
 

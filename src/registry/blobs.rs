@@ -13,7 +13,7 @@ const MAX_SMALL: u64 = 1024 * 1024;
 
 /// Where the bytes of a blob are.
 #[derive(Clone, Debug)]
-pub enum Blob {
+pub(crate) enum Blob {
     /// Whole on this disk.
     File(BlobFile),
     /// A small one, held as a block of a followed tree.
@@ -24,7 +24,7 @@ pub enum Blob {
 
 impl Blob {
     /// Length in bytes.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         match self {
             Self::File(file) => file.size,
             Self::Small(bytes) => bytes.len() as u64,
@@ -35,7 +35,11 @@ impl Blob {
 
 impl Registry {
     /// A blob that the repository links, in my tree or a followed one.
-    pub async fn blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, RegistryError> {
+    pub(crate) async fn blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Blob, RegistryError> {
         let (repository, digest) = (repository.clone(), *digest);
         self.blocking(move |store| {
             let trees = store.trees();
@@ -49,7 +53,7 @@ impl Registry {
     }
 
     /// Streams a blob that is with peers, while it is being fetched.
-    pub async fn open(
+    pub(crate) async fn open(
         &self,
         want: RemoteBlob,
         range: Option<Range<u64>>,

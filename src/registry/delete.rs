@@ -9,14 +9,14 @@ use super::{Registry, RegistryError};
 
 /// What is gone from my tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deleted {
+pub(crate) struct Deleted {
     /// A followed name that still has it, so that it is still seen here.
-    pub unmasked: Option<String>,
+    pub(crate) unmasked: Option<String>,
 }
 
 impl Registry {
     /// Deletes a tag, or a manifest with every tag that points to it.
-    pub async fn delete_manifest(
+    pub(crate) async fn delete_manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
@@ -40,7 +40,7 @@ impl Registry {
     }
 
     /// Takes a blob out of the repository. Its bytes go when nothing links them any more.
-    pub async fn delete_blob(
+    pub(crate) async fn delete_blob(
         &self,
         repository: &RepositoryName,
         digest: &Digest,

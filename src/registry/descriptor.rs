@@ -9,24 +9,24 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Fields that a registry reads. Others (`platform`, `data`) stay in the manifest's own bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Descriptor {
+pub(crate) struct Descriptor {
     #[serde(default)]
-    pub media_type: String,
+    pub(crate) media_type: String,
     #[serde(deserialize_with = "read_digest", serialize_with = "write_digest")]
-    pub digest: Digest,
-    pub size: u64,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub artifact_type: Option<String>,
+    pub(crate) artifact_type: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub annotations: Option<BTreeMap<String, String>>,
+    pub(crate) annotations: Option<BTreeMap<String, String>>,
     #[serde(default, skip_serializing)]
-    pub urls: Option<Vec<String>>,
+    pub(crate) urls: Option<Vec<String>>,
 }
 
 impl Descriptor {
     /// Content that its maker does not want in every registry (image-spec, "Non-Distributable Layers"), or that says
     /// itself where else it lies. It may be absent.
-    pub fn is_foreign(&self) -> bool {
+    pub(crate) fn is_foreign(&self) -> bool {
         self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
             || self.media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
             || self.media_type.starts_with("application/vnd.docker.image.rootfs.foreign.")

@@ -5,7 +5,7 @@ use sampan_storage::{Digest, Reference, RepositoryName, StoreError};
 use super::manifest::ManifestError;
 
 #[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
+pub(crate) enum RegistryError {
     #[error("there is no repository {0} with content here")]
     RepositoryUnknown(RepositoryName),
     #[error("{0} is not in this repository")]

@@ -7,19 +7,19 @@ use sampan_storage::{RepositoryName, Store, StoreError, TreeKey};
 use super::{Registry, RegistryError};
 
 /// Items of a page, whatever the client asks for (CVE-2023-2253).
-pub const MAX_PAGE: usize = 1000;
+pub(crate) const MAX_PAGE: usize = 1000;
 
 /// A page of names in byte order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    pub items: Vec<String>,
+pub(crate) struct Page {
+    pub(crate) items: Vec<String>,
     /// There are more behind the last item.
-    pub more: bool,
+    pub(crate) more: bool,
 }
 
 impl Registry {
     /// Tags of a repository that come after `after`.
-    pub async fn tags(
+    pub(crate) async fn tags(
         &self,
         repository: &RepositoryName,
         after: Option<String>,
@@ -38,7 +38,11 @@ impl Registry {
     }
 
     /// Repositories that hold a manifest and come after `after`.
-    pub async fn repositories(&self, after: Option<String>, limit: usize) -> Result<Page, RegistryError> {
+    pub(crate) async fn repositories(
+        &self,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Page, RegistryError> {
         self.blocking(move |store| {
             merge(store, limit, |tree, limit| store.repositories(tree, after.as_deref(), limit))
         })

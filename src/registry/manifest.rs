@@ -9,12 +9,12 @@ use serde::de::IgnoredAny;
 use super::descriptor::Descriptor;
 
 /// distribution-spec, "Pushing Manifests": registries SHOULD accept at least 4 megabytes; more is refused by others.
-pub const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
+pub(crate) const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 
-pub const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
-pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
-pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(crate) const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
 const DOCKER_V1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 const DOCKER_V1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
@@ -23,7 +23,7 @@ const DOCKER_V1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+
 const MAX_MEDIA_TYPE: usize = 255;
 
 #[derive(Debug, thiserror::Error)]
-pub enum ManifestError {
+pub(crate) enum ManifestError {
     #[error("the manifest cannot be read: {0}")]
     Json(#[from] serde_json::Error),
     #[error("schemaVersion must be 2")]
@@ -50,7 +50,7 @@ enum Kind {
 
 /// Where a manifest names other content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// A config or a layer.
     Blob,
     /// A manifest of an index. BuildKit's cache puts layers there, so it may be a blob too.
@@ -58,19 +58,19 @@ pub enum Role {
 }
 
 #[derive(Clone, Debug)]
-pub struct Document {
-    pub media_type: String,
+pub(crate) struct Document {
+    pub(crate) media_type: String,
     /// The body itself says the media type.
-    pub declares_media_type: bool,
-    pub artifact_type: Option<String>,
-    pub annotations: Option<BTreeMap<String, String>>,
-    pub subject: Option<Descriptor>,
-    pub references: Vec<(Role, Descriptor)>,
+    pub(crate) declares_media_type: bool,
+    pub(crate) artifact_type: Option<String>,
+    pub(crate) annotations: Option<BTreeMap<String, String>>,
+    pub(crate) subject: Option<Descriptor>,
+    pub(crate) references: Vec<(Role, Descriptor)>,
 }
 
 impl Document {
     /// Reads a manifest that a client sends as `content_type` (its parameters are ignored, as the spec asks).
-    pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, ManifestError> {
+    pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, ManifestError> {
         let json: Json = serde_json::from_slice(bytes)?;
         if json.schema_version != Some(2) {
             return Err(ManifestError::SchemaVersion);
@@ -108,7 +108,7 @@ impl Document {
     }
 
     /// How the referrers list describes this manifest (distribution-spec, "Listing Referrers").
-    pub fn describe(&self, digest: Digest, size: u64) -> Descriptor {
+    pub(crate) fn describe(&self, digest: Digest, size: u64) -> Descriptor {
         Descriptor {
             media_type: self.media_type.clone(),
             digest,
@@ -121,7 +121,7 @@ impl Document {
 }
 
 /// The media type that stored bytes say they have, and the one that they look like.
-pub fn sniff(bytes: &[u8]) -> (Option<String>, &'static str) {
+pub(crate) fn sniff(bytes: &[u8]) -> (Option<String>, &'static str) {
     match serde_json::from_slice::<Outline>(bytes) {
         Ok(outline) => (outline.media_type.clone().filter(|it| is_media_type(it)), outline.inferred()),
         Err(_) => (None, OCI_IMAGE),
@@ -129,7 +129,7 @@ pub fn sniff(bytes: &[u8]) -> (Option<String>, &'static str) {
 }
 
 /// `type/subtype` of characters that may stand in a header (RFC 6838, section 4.2).
-pub fn is_media_type(text: &str) -> bool {
+pub(crate) fn is_media_type(text: &str) -> bool {
     let name = |part: &str| {
         part.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
@@ -138,7 +138,7 @@ pub fn is_media_type(text: &str) -> bool {
 }
 
 /// A manifest or index, by its media type.
-pub fn is_manifest_type(media_type: &str) -> bool {
+pub(crate) fn is_manifest_type(media_type: &str) -> bool {
     [OCI_IMAGE, OCI_INDEX, DOCKER_IMAGE, DOCKER_LIST, OCI_ARTIFACT].contains(&media_type)
 }
 

@@ -14,10 +14,10 @@ const MAX_MEDIA_TYPE_FILE: u64 = 512;
 
 /// A manifest as it was pushed, to the byte.
 #[derive(Clone, Debug)]
-pub struct Manifest {
-    pub digest: Digest,
-    pub media_type: Arc<str>,
-    pub bytes: Bytes,
+pub(crate) struct Manifest {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: Arc<str>,
+    pub(crate) bytes: Bytes,
 }
 
 enum Located {
@@ -28,7 +28,7 @@ enum Located {
 impl Registry {
     /// The manifest that a reference stands for. A tag means what the first tree says that has it; a tree that
     /// cannot be asked is an error and never passed over.
-    pub async fn manifest(
+    pub(crate) async fn manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,

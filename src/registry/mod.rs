@@ -26,20 +26,22 @@ use sampan_storage::{Store, StoreError};
 
 use cache::ManifestCache;
 
-pub use blobs::Blob;
-pub use delete::Deleted;
-pub use descriptor::Descriptor;
-pub use error::RegistryError;
-pub use lists::MAX_PAGE;
-pub use manifest::{MAX_MANIFEST, OCI_INDEX};
-pub use origin::{BlobStream, Nowhere, Origin, OriginError, RemoteBlob};
-pub use push::ManifestPush;
-pub use referrers::ReferrersQuery;
-pub use uploads::{UploadStatus, Window};
+pub(crate) use blobs::Blob;
+pub(crate) use delete::Deleted;
+pub(crate) use descriptor::Descriptor;
+pub(crate) use error::RegistryError;
+pub(crate) use lists::MAX_PAGE;
+pub(crate) use manifest::{MAX_MANIFEST, OCI_INDEX};
+#[cfg(test)]
+pub(crate) use origin::Nowhere;
+pub(crate) use origin::{BlobStream, Origin, OriginError, RemoteBlob};
+pub(crate) use push::ManifestPush;
+pub(crate) use referrers::ReferrersQuery;
+pub(crate) use uploads::{UploadStatus, Window};
 
 /// A registry over one store. Clones share everything.
 #[derive(Clone)]
-pub struct Registry {
+pub(crate) struct Registry {
     store: Store,
     origin: Arc<dyn Origin>,
     policy: Policy,
@@ -48,11 +50,11 @@ pub struct Registry {
 
 /// What the operator decides.
 #[derive(Clone, Copy, Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Tags, manifests and blobs can be deleted.
-    pub delete: bool,
+    pub(crate) delete: bool,
     /// A manifest may name content that is not here.
-    pub sparse: bool,
+    pub(crate) sparse: bool,
 }
 
 impl Default for Policy {
@@ -62,7 +64,7 @@ impl Default for Policy {
 }
 
 impl Registry {
-    pub fn new(store: Store, origin: Arc<dyn Origin>, policy: Policy) -> Self {
+    pub(crate) fn new(store: Store, origin: Arc<dyn Origin>, policy: Policy) -> Self {
         Self { store, origin, policy, manifests: Arc::default() }
     }
 

@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use sampan_storage::{BlobFile, Digest, Entry};
 
-/// Where the bytes of followed trees come from. The node's side implements it; [`Nowhere`] knows no peer.
-pub trait Origin: Send + Sync {
+/// Where the bytes of followed trees come from. The node's side implements it.
+pub(crate) trait Origin: Send + Sync {
     /// Streams a blob of a followed tree, from its first byte or a range of it. The stream starts while the blob is
     /// still being fetched; its blocks are verified by CID, and by digest before the blob is kept.
     /// Waits are bounded: [`OriginError::Unavailable`] when no peer gives it in time.
@@ -24,18 +24,18 @@ pub trait Origin: Send + Sync {
 
 /// A blob that a followed tree names and that is not whole on this disk.
 #[derive(Clone, Debug)]
-pub struct RemoteBlob {
+pub(crate) struct RemoteBlob {
     /// The IPNS name of the tree.
-    pub tree: String,
-    pub digest: Digest,
-    pub entry: Entry,
-    pub size: u64,
+    pub(crate) tree: String,
+    pub(crate) digest: Digest,
+    pub(crate) entry: Entry,
+    pub(crate) size: u64,
 }
 
-pub struct BlobStream {
+pub(crate) struct BlobStream {
     /// Bytes that the stream gives.
-    pub size: u64,
-    pub body: BoxStream<'static, Result<Bytes, OriginError>>,
+    pub(crate) size: u64,
+    pub(crate) body: BoxStream<'static, Result<Bytes, OriginError>>,
 }
 
 impl std::fmt::Debug for BlobStream {
@@ -45,7 +45,7 @@ impl std::fmt::Debug for BlobStream {
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum OriginError {
+pub(crate) enum OriginError {
     #[error("no peer gave it in time")]
     Unavailable,
     #[error("the bytes do not have the digest that the tree names them by")]
@@ -55,9 +55,11 @@ pub enum OriginError {
 }
 
 /// An origin without peers: what is not on this disk is not to be had.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Nowhere;
+pub(crate) struct Nowhere;
 
+#[cfg(test)]
 impl Origin for Nowhere {
     fn open(&self, _: RemoteBlob, _: Option<Range<u64>>) -> BoxFuture<'_, Result<BlobStream, OriginError>> {
         Box::pin(std::future::ready(Err(OriginError::Unavailable)))

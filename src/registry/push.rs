@@ -18,19 +18,19 @@ const MAX_LINKED_MANIFESTS: usize = 256;
 
 /// A manifest that a client sends.
 #[derive(Clone, Debug)]
-pub struct ManifestPush {
-    pub reference: Reference,
-    pub content_type: Option<String>,
-    pub bytes: Bytes,
+pub(crate) struct ManifestPush {
+    pub(crate) reference: Reference,
+    pub(crate) content_type: Option<String>,
+    pub(crate) bytes: Bytes,
     /// Tags beside the reference (distribution-spec, "Pushing Manifests", `tag` parameters).
-    pub tags: Vec<Tag>,
+    pub(crate) tags: Vec<Tag>,
 }
 
 /// A manifest that is durable and visible.
 #[derive(Clone, Debug)]
-pub struct Pushed {
-    pub digest: Digest,
-    pub subject: Option<Digest>,
+pub(crate) struct Pushed {
+    pub(crate) digest: Digest,
+    pub(crate) subject: Option<Digest>,
 }
 
 /// How a named piece of content stands to my repository.
@@ -45,7 +45,7 @@ enum Standing {
 
 impl Registry {
     /// Stores a manifest and links what it names into the repository. What only a followed name has is fetched.
-    pub async fn put_manifest(
+    pub(crate) async fn put_manifest(
         &self,
         repository: &RepositoryName,
         push: ManifestPush,

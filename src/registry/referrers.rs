@@ -29,21 +29,21 @@ const FETCH_TIME: Duration = Duration::from_secs(5);
 const FALLBACK_HEX: usize = 64;
 
 #[derive(Clone, Debug, Default)]
-pub struct ReferrersQuery {
-    pub artifact_type: Option<String>,
+pub(crate) struct ReferrersQuery {
+    pub(crate) artifact_type: Option<String>,
     /// The last digest of the page before.
-    pub after: Option<Digest>,
-    pub limit: Option<usize>,
+    pub(crate) after: Option<Digest>,
+    pub(crate) limit: Option<usize>,
 }
 
 /// A page of referrers, in the order of their digests.
 #[derive(Clone, Debug)]
-pub struct Referrers {
-    pub descriptors: Vec<Descriptor>,
+pub(crate) struct Referrers {
+    pub(crate) descriptors: Vec<Descriptor>,
     /// Where the next page begins: after this digest.
-    pub next: Option<Digest>,
+    pub(crate) next: Option<Digest>,
     /// Manifests that refer to the subject but whose bytes no peer gives now, so that they are left out.
-    pub unread: usize,
+    pub(crate) unread: usize,
 }
 
 /// A referring manifest, as far as it was to be had here.
@@ -55,7 +55,7 @@ enum Referrer {
 }
 
 impl Registry {
-    pub async fn referrers(
+    pub(crate) async fn referrers(
         &self,
         repository: &RepositoryName,
         subject: &Digest,

@@ -21,24 +21,24 @@ const BATCH: usize = 512 * 1024;
 /// Pieces of a batch: many tiny ones must not pin many buffers.
 const BATCH_PIECES: usize = 256;
 /// A client that sends nothing for so long is gone.
-const BODY_IDLE: Duration = Duration::from_secs(60);
+const BODY_IDLE: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Debug)]
-pub struct UploadStatus {
-    pub id: UploadId,
+pub(crate) struct UploadStatus {
+    pub(crate) id: UploadId,
     /// Bytes that the session holds.
-    pub offset: u64,
+    pub(crate) offset: u64,
 }
 
 /// The bytes that a request says it carries: `Content-Range` of an upload, last byte included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    pub start: u64,
-    pub last: u64,
+pub(crate) struct Window {
+    pub(crate) start: u64,
+    pub(crate) last: u64,
 }
 
 impl Window {
-    pub fn len(self) -> u64 {
+    pub(crate) fn len(self) -> u64 {
         (self.last - self.start).saturating_add(1)
     }
 }
@@ -53,7 +53,7 @@ enum End {
 }
 
 impl Registry {
-    pub async fn start_upload(
+    pub(crate) async fn start_upload(
         &self,
         repository: &RepositoryName,
         algorithm: Option<Algorithm>,
@@ -63,7 +63,7 @@ impl Registry {
             .await
     }
 
-    pub async fn upload_status(
+    pub(crate) async fn upload_status(
         &self,
         repository: &RepositoryName,
         id: &UploadId,
@@ -71,7 +71,7 @@ impl Registry {
         self.resume(repository, id).await.map(|upload| status(&upload))
     }
 
-    pub async fn cancel_upload(
+    pub(crate) async fn cancel_upload(
         &self,
         repository: &RepositoryName,
         id: &UploadId,
@@ -84,7 +84,7 @@ impl Registry {
     ///
     /// # Cancel safety
     /// A dropped future gives the session back with what was written; the batch being gathered is lost.
-    pub async fn append<S, E>(
+    pub(crate) async fn append<S, E>(
         &self,
         repository: &RepositoryName,
         id: &UploadId,
@@ -99,7 +99,7 @@ impl Registry {
     }
 
     /// Appends the last body, which may be empty, and makes the session a blob of the repository.
-    pub async fn finish_upload<S, E>(
+    pub(crate) async fn finish_upload<S, E>(
         &self,
         repository: &RepositoryName,
         id: &UploadId,
@@ -116,7 +116,7 @@ impl Registry {
     }
 
     /// A blob in one request. Nothing stays of it if that fails.
-    pub async fn put_blob<S, E>(
+    pub(crate) async fn put_blob<S, E>(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
@@ -141,7 +141,7 @@ impl Registry {
 
     /// Links a blob of another repository, or of any where `from` is not given. `false` where there is none to link,
     /// so that the client uploads it.
-    pub async fn mount(
+    pub(crate) async fn mount(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
@@ -230,20 +230,20 @@ where
     loop {
         let (batch, end) = gather(&mut body, &mut left).await;
         let mut upload = writing.await?;
-        if !batch.is_empty() {
+        writing = if batch.is_empty() {
+            Box::pin(ready(Ok(upload)))
+        } else {
             // Begins at once, not when it is first awaited.
             let task = tokio::task::spawn_blocking(move || {
                 batch.iter().try_for_each(|piece| upload.write(piece)).map(|()| upload)
             });
-            writing = Box::pin(async move {
+            Box::pin(async move {
                 match task.await {
                     Ok(written) => Ok(written?),
                     Err(_) => Err(RegistryError::Stopping),
                 }
-            });
-        } else {
-            writing = Box::pin(ready(Ok(upload)));
-        }
+            })
+        };
         if let Some(end) = end {
             return Ok((writing.await?, end));
         }

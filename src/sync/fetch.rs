@@ -20,7 +20,9 @@ use sampan_node::Node;
 use sampan_node::bitswap::{Session, SessionOptions};
 use sampan_storage::block::RAW;
 use sampan_storage::dag::file::{LeafForm, Leaves, Step, leaf_bytes};
-use sampan_storage::{Block, BlockError, BlobFile, Blocks, Cid, Digest, MemoryBlocks, Partial, Store, StoreError};
+use sampan_storage::{
+    BlobFile, Block, BlockError, Blocks, Cid, Digest, MemoryBlocks, Partial, Store, StoreError,
+};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
@@ -248,7 +250,8 @@ impl Walk {
                 }
                 Step::Missing(first) => {
                     let ahead = self.leaves.pending(NODES_AHEAD).into_iter().map(|(cid, _)| cid);
-                    let missing = ahead.filter(|cid| cid.codec() != RAW && nodes.get(cid).is_ok_and(|it| it.is_none()));
+                    let missing =
+                        ahead.filter(|cid| cid.codec() != RAW && nodes.get(cid).is_ok_and(|it| it.is_none()));
                     found.nodes = std::iter::once(first).chain(missing).collect();
                     self.blocked = true;
                     break;
@@ -304,7 +307,11 @@ impl Blocks for Both<'_> {
 }
 
 impl Origin for Fetcher {
-    fn open(&self, want: RemoteBlob, range: Option<Range<u64>>) -> BoxFuture<'_, Result<BlobStream, OriginError>> {
+    fn open(
+        &self,
+        want: RemoteBlob,
+        range: Option<Range<u64>>,
+    ) -> BoxFuture<'_, Result<BlobStream, OriginError>> {
         Box::pin(async move {
             let flight = self.join(&want).await?;
             let range = range.unwrap_or(0..flight.size);
@@ -326,7 +333,10 @@ impl Origin for Fetcher {
             let flight = self.join(&want).await?;
             let mut progress = flight.progress.clone();
             let done = progress.wait_for(|progress| progress.outcome.is_some()).await;
-            done.map_err(|_| OriginError::Unavailable)?.outcome.clone().unwrap_or(Err(OriginError::Unavailable))?;
+            done.map_err(|_| OriginError::Unavailable)?
+                .outcome
+                .clone()
+                .unwrap_or(Err(OriginError::Unavailable))?;
             let store = self.store.clone();
             let blob = off_thread(move || store.blob(&want.digest)).await??;
             blob.ok_or(OriginError::Unavailable)
@@ -349,7 +359,8 @@ impl Reader {
         }
         let (at, size) = (self.at, self.flight.size);
         let mut progress = self.flight.progress.clone();
-        let ready = timeout(PATIENCE * 2, progress.wait_for(|now| now.outcome.is_some() || now.readable(size) > at));
+        let ready =
+            timeout(PATIENCE * 2, progress.wait_for(|now| now.outcome.is_some() || now.readable(size) > at));
         let readable = match ready.await {
             Ok(Ok(now)) => match &now.outcome {
                 Some(Err(error)) => Err(error.clone()),

@@ -61,13 +61,13 @@ impl Follower {
 
     /// Follows a name until the program stops or it is unfollowed.
     pub(crate) async fn follow(&self, name: Name) -> anyhow::Result<()> {
-        self.node.follow(name.clone()).await?;
+        self.node.follow(name).await?;
         let mut names = self.names();
-        if !names.contains_key(&name) {
+        names.entry(name).or_insert_with(|| {
             let wake = Arc::new(Notify::new());
-            let task = tokio::spawn(self.clone().adopt_each(name.clone(), Arc::clone(&wake)));
-            names.insert(name, Watch { heard: None, error: None, wake, task });
-        }
+            let task = tokio::spawn(self.clone().adopt_each(name, Arc::clone(&wake)));
+            Watch { heard: None, error: None, wake, task }
+        });
         Ok(())
     }
 
@@ -75,7 +75,7 @@ impl Follower {
         if let Some(watch) = self.names().remove(name) {
             watch.task.abort();
         }
-        self.node.unfollow(name.clone()).await;
+        self.node.unfollow(*name).await;
     }
 
     /// Hears the node's events until it stops.
@@ -92,7 +92,10 @@ impl Follower {
                 }
                 Some(Event::PeerConnected { .. }) => {
                     // Whoever comes may have what was missing.
-                    self.names().values().filter(|watch| watch.heard.is_some()).for_each(|watch| watch.wake.notify_one());
+                    self.names()
+                        .values()
+                        .filter(|watch| watch.heard.is_some())
+                        .for_each(|watch| watch.wake.notify_one());
                 }
                 Some(Event::PeerDisconnected { .. }) => {}
                 None => break,
@@ -111,7 +114,7 @@ impl Follower {
                 let good = state.follow(&name.to_string()).and_then(|follow| follow.good.as_ref());
                 let record = good.and_then(|good| Record::decode(good.record.to_vec()).ok());
                 Followed {
-                    name: name.clone(),
+                    name: *name,
                     root: good.map(|good| good.root.0),
                     sequence: good.map(|good| good.sequence),
                     heard: watch.heard.as_ref().map(|heard| heard.record.sequence()),
@@ -120,12 +123,12 @@ impl Follower {
                 }
             })
             .collect();
-        followed.sort_by(|a, b| a.name.cmp(&b.name));
+        followed.sort_by_key(|a| a.name);
         followed
     }
 
     fn hear(&self, heard: Heard) {
-        let name = heard.record.name().clone();
+        let name = *heard.record.name();
         let known = self.record(&name);
         let mut names = self.names();
         let Some(watch) = names.get_mut(&name) else { return };

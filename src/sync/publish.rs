@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{EAGER, blocking, nodes};
 
 /// A record is sent again this often, for those who missed it (kubo republishes every 4 hours).
-const REPUBLISH: Duration = Duration::from_secs(4 * 3600);
+const REPUBLISH: Duration = Duration::from_hours(4);
 /// A new signature when less of the lifetime is left than this.
 const RENEW: Duration = Duration::from_secs(LIFETIME.as_secs() / 2);
 /// After a publish that failed, on a full disk for instance.
@@ -51,21 +51,21 @@ async fn publish_root(store: &Store, node: &Node, key: &Keypair, before: Option<
     let kept = kept.filter(|record| {
         record.cid() == Some(root) && record.sequence() == state.sequence && record.validity() > now + RENEW
     });
-    let record: Bytes = match kept {
-        Some(record) => record.bytes().clone(),
-        None => {
-            let record = Record::sign(key, &Draft::new(root, state.sequence, now))?;
-            fail::point("publish.sign.after");
-            // Durable before anyone hears of it, so that the sequence never falls.
-            store.set_record(record.bytes()).await.context("the record could not be kept")?;
-            fail::point("publish.record.after");
-            record.bytes().clone()
-        }
+    let record: Bytes = if let Some(record) = kept {
+        record.bytes().clone()
+    } else {
+        let record = Record::sign(key, &Draft::new(root, state.sequence, now))?;
+        fail::point("publish.sign.after");
+        // Durable before anyone hears of it, so that the sequence never falls.
+        store.set_record(record.bytes()).await.context("the record could not be kept")?;
+        fail::point("publish.record.after");
+        record.bytes().clone()
     };
     let nodes = match before.filter(|before| *before != root) {
         Some(before) => {
             let store = store.clone();
-            let between = blocking(move || store.blocks_between(Some(before), root, EAGER, nodes::limit())).await?;
+            let between =
+                blocking(move || store.blocks_between(Some(before), root, EAGER, nodes::limit())).await?;
             between.ok().flatten().map(|blocks| nodes::encode(&blocks)).unwrap_or_default()
         }
         None => Bytes::new(),

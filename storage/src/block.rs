@@ -161,7 +161,8 @@ pub fn cid_from_sha256(codec: u64, digest: &Digest) -> Cid {
 /// The bytes that an identity CID carries in itself.
 pub fn identity_data(cid: &Cid) -> Option<Bytes> {
     let hash = cid.hash();
-    (hash.code() == IDENTITY && hash.digest().len() <= MAX_IDENTITY).then(|| Bytes::copy_from_slice(hash.digest()))
+    (hash.code() == IDENTITY && hash.digest().len() <= MAX_IDENTITY)
+        .then(|| Bytes::copy_from_slice(hash.digest()))
 }
 
 /// Hashes `data` and compares it with what the CID says.
@@ -185,7 +186,10 @@ mod tests {
 
     #[test]
     fn known_cids_of_empty_data() {
-        assert_eq!(cid_of(RAW, b"").to_string(), "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku");
+        assert_eq!(
+            cid_of(RAW, b"").to_string(),
+            "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
+        );
     }
 
     #[test]

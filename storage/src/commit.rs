@@ -96,7 +96,10 @@ pub struct Adoption {
 #[derive(Debug)]
 pub(crate) enum Change {
     /// `soon`: tags or manifests changed, so that followers should see it at once.
-    Commit { entry: CommitEntry, soon: bool },
+    Commit {
+        entry: CommitEntry,
+        soon: bool,
+    },
     Adopt(Adoption),
     Other(Entry),
 }
@@ -126,7 +129,10 @@ pub(crate) fn run(
         if let Err(error) = journal.append(&entries) {
             let error = StoreError::from(error);
             tracing::error!(%error, "the journal could not be written");
-            batch.into_iter().for_each(|request| drop(request.reply.send(Err(error.clone()))));
+            for request in batch {
+                // A caller that has gone does not want to know.
+                let _ = request.reply.send(Err(error.clone()));
+            }
             continue;
         }
         let mut soon = false;
@@ -201,4 +207,3 @@ impl Change {
         }
     }
 }
-

@@ -9,8 +9,8 @@
 //! again), and no followed root is being adopted: an adoption trusts the blocks that it finds.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::Ordering;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cid::Cid;
@@ -27,7 +27,7 @@ const LEAST: u64 = 32 * 1024 * 1024;
 /// Packs are rewritten when they are this many times what was live the last time.
 const FACTOR: u64 = 2;
 /// How long a root that is no longer current stays whole.
-const KEEP: Duration = Duration::from_secs(3600);
+const KEEP: Duration = Duration::from_hours(1);
 /// Of those at most so many, evenly thinned: a storm of pushes makes twenty a second.
 const KEEP_ROOTS: usize = 64;
 /// Blocks copied between two writes.

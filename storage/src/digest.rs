@@ -23,7 +23,7 @@ impl Algorithm {
     }
 
     /// Length of a digest in bytes.
-    pub fn len(self) -> usize {
+    pub fn length(self) -> usize {
         match self {
             Self::Sha256 => 32,
             Self::Sha512 => 64,
@@ -75,7 +75,7 @@ impl Digest {
     /// `None` where the length is not the algorithm's.
     pub fn from_bytes(algorithm: Algorithm, raw: &[u8]) -> Option<Self> {
         let mut bytes = [0; 64];
-        if raw.len() != algorithm.len() {
+        if raw.len() != algorithm.length() {
             return None;
         }
         bytes.get_mut(..raw.len())?.copy_from_slice(raw);
@@ -87,7 +87,7 @@ impl Digest {
     }
 
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.algorithm.len()).unwrap_or(&self.bytes)
+        self.bytes.get(..self.algorithm.length()).unwrap_or(&self.bytes)
     }
 
     /// Lower-case hex without the algorithm.
@@ -104,7 +104,7 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, DigestError> {
         let (algorithm, hex) = text.split_once(':').ok_or(DigestError::Form)?;
         let algorithm: Algorithm = algorithm.parse()?;
-        if hex.len() != algorithm.len() * 2 {
+        if hex.len() != algorithm.length() * 2 {
             return Err(DigestError::Hex);
         }
         let mut bytes = [0; 64];

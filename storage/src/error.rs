@@ -16,11 +16,15 @@ pub enum OpenError {
         "{dir} was written by a newer version of sampan (format {found}, this one reads up to {known}); upgrade sampan"
     )]
     Newer { dir: PathBuf, found: u32, known: u32 },
-    #[error("{dir} holds other files and is no data directory of sampan; choose an empty or new one with --data")]
+    #[error(
+        "{dir} holds other files and is no data directory of sampan; choose an empty or new one with --data"
+    )]
     Foreign { dir: PathBuf },
     #[error("{path}: {source}; make it writable for this user, or choose another directory with --data")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path} is damaged at byte {at}: {reason}; restore the directory from a backup or from followers")]
+    #[error(
+        "{path} is damaged at byte {at}: {reason}; restore the directory from a backup or from followers"
+    )]
     Damaged { path: PathBuf, at: u64, reason: &'static str },
     #[error("the tree could not be read: {0}")]
     Store(#[from] StoreError),
@@ -28,7 +32,9 @@ pub enum OpenError {
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the disk is full: {free} bytes are free and {reserve} are kept in reserve; make room and push again")]
+    #[error(
+        "the disk is full: {free} bytes are free and {reserve} are kept in reserve; make room and push again"
+    )]
     Full { free: u64, reserve: u64 },
     #[error("there is no such upload")]
     UploadUnknown,

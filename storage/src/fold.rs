@@ -28,17 +28,15 @@ const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) enum Signal {
-    Changed { soon: bool },
+    Changed {
+        soon: bool,
+    },
     /// Fold now and say when it is done.
     Now(oneshot::Sender<Result<(), StoreError>>),
 }
 
 /// Runs until the committer is gone.
-pub(crate) fn run(
-    inner: &Arc<Inner>,
-    requests: &mpsc::WeakSender<Request>,
-    signals: &Receiver<Signal>,
-) {
+pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, signals: &Receiver<Signal>) {
     let mut compactor = Compactor::default();
     let mut last = Instant::now();
     let mut due: Option<Instant> = None;

@@ -146,14 +146,19 @@ impl Index {
     pub(crate) fn remove_blocks(&self, rows: &[(Cid, Holder)]) -> Result<(), StoreError> {
         for rows in rows.chunks(BATCH) {
             let mut batch = sled::Batch::default();
-            rows.iter().for_each(|(cid, holder)| batch.remove(block_key(cid.hash(), holder)));
+            for (cid, holder) in rows {
+                batch.remove(block_key(cid.hash(), holder));
+            }
             self.blocks.apply_batch(batch).map_err(failed)?;
         }
         Ok(())
     }
 
     /// Everyone who holds the bytes of this hash.
-    pub(crate) fn holders(&self, hash: &Multihash<64>) -> impl Iterator<Item = Result<Holder, StoreError>> + use<> {
+    pub(crate) fn holders(
+        &self,
+        hash: &Multihash<64>,
+    ) -> impl Iterator<Item = Result<Holder, StoreError>> + use<> {
         self.blocks.scan_prefix(hash.to_bytes()).values().filter_map(|value| match value {
             Ok(value) => Holder::decode(&value).map(Ok),
             Err(error) => Some(Err(failed(error))),
@@ -224,7 +229,6 @@ impl Index {
         Ok(())
     }
 }
-
 
 impl Holder {
     fn encode(&self) -> Vec<u8> {
@@ -331,6 +335,7 @@ fn number(value: Option<sled::IVec>) -> u64 {
     value.and_then(|value| value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))).unwrap_or(0)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands where map_err wants a function of the error")]
 fn failed(error: sled::Error) -> StoreError {
     StoreError::Index(error.to_string().into())
 }

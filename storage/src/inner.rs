@@ -219,7 +219,8 @@ impl Inner {
 
     /// A commit removes a link or the directory that holds it, nothing higher.
     fn list_remove(&self, tree: TreeKey, path: &str) -> Result<(), StoreError> {
-        let below = ["", "/link", "/current/link"].iter().find_map(|tail| layout::parse(&format!("{path}{tail}")));
+        let below =
+            ["", "/link", "/current/link"].iter().find_map(|tail| layout::parse(&format!("{path}{tail}")));
         match below {
             Some(Item::Tag(repository, tag)) => {
                 self.index.remove_row(tree, Row::Tag(repository.as_str(), tag.as_str()))
@@ -343,7 +344,12 @@ impl std::fmt::Debug for Inner {
 }
 
 /// The dag-pb leaf at `offset` of the blob, built from its bytes: which form has this CID, if any.
-fn rebuild(blob: &BlobFile, offset: u64, cid: &Cid, leaves: &Leaves) -> Result<Option<(Form, Block)>, StoreError> {
+fn rebuild(
+    blob: &BlobFile,
+    offset: u64,
+    cid: &Cid,
+    leaves: &Leaves,
+) -> Result<Option<(Form, Block)>, StoreError> {
     let next = leaves.pending(1).into_iter().next().filter(|(next, _)| next == cid);
     let fits = |len: u64| offset.checked_add(len).is_some_and(|end| end <= blob.size);
     let Some((_, len)) = next.filter(|(_, len)| *len <= crate::block::MAX_BLOCK as u64 && fits(*len)) else {

@@ -36,13 +36,28 @@ pub enum Entry {
     State(State),
     Commit(CommitEntry),
     /// My tree up to `covers` has this root.
-    Fold { root: CidBytes, sequence: u64, covers: Position },
+    Fold {
+        root: CidBytes,
+        sequence: u64,
+        covers: Position,
+    },
     /// The signed record of my name, before it is sent to anyone.
-    Record { record: ByteBuf },
+    Record {
+        record: ByteBuf,
+    },
     /// A followed name is at this root now.
-    Adopt { name: String, root: CidBytes, sequence: u64, record: ByteBuf },
-    Follow { name: String },
-    Unfollow { name: String },
+    Adopt {
+        name: String,
+        root: CidBytes,
+        sequence: u64,
+        record: ByteBuf,
+    },
+    Follow {
+        name: String,
+    },
+    Unfollow {
+        name: String,
+    },
 }
 
 /// One request's changes: all of them, or none.
@@ -182,7 +197,11 @@ impl Journal {
             let path = &segment.path;
             let content = fs::read(path).map_err(|source| OpenError::Io { path: path.clone(), source })?;
             if index > 0 && segment.first != next {
-                return Err(OpenError::Damaged { path: path.clone(), at: 0, reason: "a file before it is missing" });
+                return Err(OpenError::Damaged {
+                    path: path.clone(),
+                    at: 0,
+                    reason: "a file before it is missing",
+                });
             }
             next = segment.first;
             let mut at = 0;
@@ -190,9 +209,14 @@ impl Journal {
                 let Some((entry, used)) = decode(frame) else {
                     if index != last {
                         let at = at as u64;
-                        return Err(OpenError::Damaged { path: path.clone(), at, reason: "an entry is broken" });
+                        return Err(OpenError::Damaged {
+                            path: path.clone(),
+                            at,
+                            reason: "an entry is broken",
+                        });
                     }
-                    set_aside(path, at, frame).map_err(|source| OpenError::Io { path: path.clone(), source })?;
+                    set_aside(path, at, frame)
+                        .map_err(|source| OpenError::Io { path: path.clone(), source })?;
                     break;
                 };
                 entries.push((next, entry));
@@ -214,20 +238,21 @@ impl Journal {
             before.apply(entry);
         }
         let mut state = before.clone();
-        entries.iter().for_each(|(_, entry)| state.apply(entry));
+        for (_, entry) in &entries {
+            state.apply(entry);
+        }
 
-        let file = match segments.back() {
-            Some(segment) => OpenOptions::new().read(true).write(true).open(&segment.path).map_err(io)?,
-            None => {
-                // Names begin at sequence 1: kubo takes 0 for "not said".
-                state = State { sequence: 1, ..State::default() };
-                let (segment, file, length) = create(dir, next, &state).map_err(io)?;
-                segments.push_back(segment);
-                entries.push((next, Entry::State(state.clone())));
-                next += 1;
-                len = length;
-                file
-            }
+        let file = if let Some(segment) = segments.back() {
+            OpenOptions::new().read(true).write(true).open(&segment.path).map_err(io)?
+        } else {
+            // Names begin at sequence 1: kubo takes 0 for "not said".
+            state = State { sequence: 1, ..State::default() };
+            let (segment, file, length) = create(dir, next, &state).map_err(io)?;
+            segments.push_back(segment);
+            entries.push((next, Entry::State(state.clone())));
+            next += 1;
+            len = length;
+            file
         };
         let journal = Self { dir: dir.to_owned(), segments, file, len, next };
         Ok((journal, Replay { state, entries, before }))
@@ -312,7 +337,8 @@ fn list(dir: &Path) -> io::Result<VecDeque<Segment>> {
     let mut segments = Vec::new();
     for item in fs::read_dir(dir)? {
         let path = item?.path();
-        let first = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".log"));
+        let first =
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".log"));
         if let Some(first) = first.and_then(|digits| digits.parse().ok()) {
             segments.push(Segment { first, path });
         }

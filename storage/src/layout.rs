@@ -143,7 +143,9 @@ mod tests {
 
     #[test]
     fn foreign_paths_mean_nothing() {
-        for path in ["", "docker/registry/v2/repositories/../_layers/sha256/00/link", "a/b", BLOBS, REPOSITORIES] {
+        for path in
+            ["", "docker/registry/v2/repositories/../_layers/sha256/00/link", "a/b", BLOBS, REPOSITORIES]
+        {
             assert_eq!(parse(path), None, "{path}");
         }
     }

@@ -17,7 +17,9 @@ pub enum NameError {
         "a repository name is lower-case letters and digits, parted by single `.`, `_`, `__`, dashes or `/`, at most 255 characters"
     )]
     Repository,
-    #[error("a tag is letters, digits, `_`, `.` and `-`, does not start with `.` or `-`, at most 128 characters")]
+    #[error(
+        "a tag is letters, digits, `_`, `.` and `-`, does not start with `.` or `-`, at most 128 characters"
+    )]
     Tag,
     #[error(transparent)]
     Digest(#[from] DigestError),
@@ -127,10 +129,15 @@ mod tests {
 
     #[test]
     fn repository_names_follow_the_grammar() {
-        for good in ["a", "foo/bar", "a.b", "a_b", "a__b", "a---b", "library/debian", "a/b/c/d/e/f/g/h/i", "0/1"] {
+        for good in
+            ["a", "foo/bar", "a.b", "a_b", "a__b", "a---b", "library/debian", "a/b/c/d/e/f/g/h/i", "0/1"]
+        {
             assert!(good.parse::<RepositoryName>().is_ok(), "{good}");
         }
-        for bad in ["", "/", "a/", "/a", "a//b", "A", "a..b", "a___b", "a._b", "-a", "a-", "..", "../a", "a/_x", "ä", "a b"] {
+        for bad in [
+            "", "/", "a/", "/a", "a//b", "A", "a..b", "a___b", "a._b", "-a", "a-", "..", "../a", "a/_x", "ä",
+            "a b",
+        ] {
             assert_eq!(bad.parse::<RepositoryName>(), Err(NameError::Repository), "{bad}");
         }
         assert!("a".repeat(256).parse::<RepositoryName>().is_err());

@@ -92,7 +92,10 @@ impl Overlay {
         self.blocks.retain(|_, (position, _, _)| *position > covers);
     }
 
-    fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a String, &'a (Position, Option<Target>))> {
+    fn below<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a String, &'a (Position, Option<Target>))> {
         self.changes.range(prefix.to_owned()..).take_while(move |(path, _)| path.starts_with(prefix))
     }
 }

@@ -47,19 +47,19 @@ impl Packs {
         let mut files = BTreeMap::new();
         for item in fs::read_dir(dir).map_err(io)? {
             let path = item.map_err(io)?.path();
-            let id = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".car"));
+            let id =
+                path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".car"));
             if let Some(id) = id.and_then(|digits| digits.parse().ok()) {
                 let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io)?;
                 files.insert(id, Arc::new(file));
             }
         }
-        let (pack, file) = match files.last_key_value() {
-            Some((id, file)) => (*id, Arc::clone(file)),
-            None => {
-                let file = Arc::new(create(dir, 1).map_err(io)?);
-                files.insert(1, Arc::clone(&file));
-                (1, file)
-            }
+        let (pack, file) = if let Some((id, file)) = files.last_key_value() {
+            (*id, Arc::clone(file))
+        } else {
+            let file = Arc::new(create(dir, 1).map_err(io)?);
+            files.insert(1, Arc::clone(&file));
+            (1, file)
         };
         let len = file.metadata().map_err(io)?.len();
         let writer = Mutex::new(Writer { pack, file, len, dirty: false });
@@ -90,12 +90,7 @@ impl Packs {
         writer.len += sections.len() as u64;
         writer.dirty = true;
         if writer.len >= ROLL_AT {
-            writer.file.sync_data()?;
-            let pack = writer.pack + 1;
-            let file = Arc::new(create(&self.dir, pack)?);
-            let len = file.metadata()?.len();
-            self.files.write().unwrap_or_else(PoisonError::into_inner).insert(pack, Arc::clone(&file));
-            *writer = Writer { pack, file, len, dirty: false };
+            self.next(&mut writer)?;
         }
         Ok(places)
     }
@@ -138,13 +133,18 @@ impl Packs {
     /// Closes the pack that is written to and begins another, so that the closed ones can be rewritten.
     pub(crate) fn roll(&self) -> io::Result<u32> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.next(&mut writer)?;
+        Ok(writer.pack)
+    }
+
+    fn next(&self, writer: &mut Writer) -> io::Result<()> {
         writer.file.sync_data()?;
         let pack = writer.pack + 1;
         let file = Arc::new(create(&self.dir, pack)?);
         let len = file.metadata()?.len();
         self.files.write().unwrap_or_else(PoisonError::into_inner).insert(pack, Arc::clone(&file));
         *writer = Writer { pack, file, len, dirty: false };
-        Ok(pack)
+        Ok(())
     }
 
     /// Removes a pack of which no block is needed any more.
@@ -179,7 +179,12 @@ impl Packs {
 
     /// Visits the blocks of a pack from `from` on (0: all) and returns where the whole ones end. What follows in
     /// the pack that is written to is the torn tail of a crash and is cut off.
-    pub(crate) fn scan(&self, pack: u32, from: u64, visit: &mut dyn FnMut(Cid, Place, Bytes)) -> io::Result<u64> {
+    pub(crate) fn scan(
+        &self,
+        pack: u32,
+        from: u64,
+        visit: &mut dyn FnMut(Cid, Place, Bytes),
+    ) -> io::Result<u64> {
         let mut reader = car::Reader::open_at(io::BufReader::new(File::open(path(&self.dir, pack))?), from)?;
         let mut end = reader.position();
         loop {

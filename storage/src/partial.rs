@@ -34,7 +34,12 @@ pub struct Partial {
 }
 
 impl Partial {
-    pub(crate) fn create(dir: &Path, inner: Arc<Inner>, digest: &Digest, size: u64) -> Result<Self, StoreError> {
+    pub(crate) fn create(
+        dir: &Path,
+        inner: Arc<Inner>,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<Self, StoreError> {
         // A fetch that was given up may go while the next one for the same blob has begun.
         let path = dir.join(format!("{}-{}", digest.hex(), uuid::Uuid::new_v4()));
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;

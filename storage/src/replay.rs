@@ -102,9 +102,10 @@ fn index_packs(inner: &Inner) -> Result<(), OpenError> {
 /// Lists and leaves of every tree, from its root down.
 fn walk_trees(inner: &Inner, state: &State) -> Result<(), StoreError> {
     let mine = state.root.map(|root| (TreeKey::MINE, root.0));
-    let followed = state.follows.iter().filter_map(|follow| {
-        follow.good.as_ref().map(|good| (TreeKey::followed(&follow.name), good.root.0))
-    });
+    let followed = state
+        .follows
+        .iter()
+        .filter_map(|follow| follow.good.as_ref().map(|good| (TreeKey::followed(&follow.name), good.root.0)));
     for (tree, root) in mine.into_iter().chain(followed) {
         for difference in differences(inner, None, root)? {
             let Some(entry) = &difference.new else { continue };

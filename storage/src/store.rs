@@ -56,7 +56,8 @@ impl Store {
         let lock = prepare(dir)?;
         let io = |path: PathBuf| move |source| OpenError::Io { path, source };
         for name in DIRECTORIES {
-            make_directory(&dir.join(name), if name == "keys" { 0o700 } else { 0o755 }).map_err(io(dir.join(name)))?;
+            make_directory(&dir.join(name), if name == "keys" { 0o700 } else { 0o755 })
+                .map_err(io(dir.join(name)))?;
         }
         let index = Index::open(&dir.join("db"))?;
         let packs = Packs::open(&dir.join("packs"))?;
@@ -162,7 +163,8 @@ impl Store {
         let mut follows = self.state().follows;
         let order = self.inner.order.read().unwrap_or_else(PoisonError::into_inner).clone();
         // Names without a place come last, as they came.
-        follows.sort_by_key(|follow| order.iter().position(|name| *name == follow.name).unwrap_or(usize::MAX));
+        follows
+            .sort_by_key(|follow| order.iter().position(|name| *name == follow.name).unwrap_or(usize::MAX));
         let followed = follows.iter().filter_map(|follow| self.followed(follow));
         std::iter::once(self.mine()).chain(followed).collect()
     }

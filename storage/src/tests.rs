@@ -4,7 +4,9 @@ use std::path::Path;
 
 use crate::block::{BlockError, Blocks};
 use crate::tree::Diff;
-use crate::{Adoption, Algorithm, Commit, Digest, OpenError, RepositoryName, Store, StoredBlob, Tag, TreeKey, layout};
+use crate::{
+    Adoption, Algorithm, Commit, Digest, OpenError, RepositoryName, Store, StoredBlob, Tag, TreeKey, layout,
+};
 
 struct Image {
     layer: StoredBlob,
@@ -36,7 +38,8 @@ fn push(store: &Store, tag: &str, seed: u8, len: usize) -> Image {
     commit.put_link(layout::layer(&repository, &layer.digest), &layer.digest);
     now(store.commit(commit)).unwrap();
 
-    let manifest = store.put_blob(Algorithm::Sha256, format!("manifest of {}", layer.digest).as_bytes()).unwrap();
+    let manifest =
+        store.put_blob(Algorithm::Sha256, format!("manifest of {}", layer.digest).as_bytes()).unwrap();
     let tag: Tag = tag.parse().unwrap();
     let mut commit = Commit::new();
     commit.put_blob(&manifest);
@@ -50,7 +53,8 @@ fn push(store: &Store, tag: &str, seed: u8, len: usize) -> Image {
 fn check(store: &Store, tag: &str, image: &Image) {
     let repository = repository();
     let mine = store.mine();
-    let link = mine.read(&layout::tag(&repository, &tag.parse().unwrap()), layout::MAX_LINK).unwrap().unwrap();
+    let link =
+        mine.read(&layout::tag(&repository, &tag.parse().unwrap()), layout::MAX_LINK).unwrap().unwrap();
     assert_eq!(layout::parse_link(&link), Some(image.manifest.digest));
     for blob in [&image.layer, &image.manifest] {
         let entry = mine.lookup(&layout::blob(&blob.digest)).unwrap().unwrap();
@@ -64,7 +68,10 @@ fn check(store: &Store, tag: &str, image: &Image) {
     assert!(mine.has_repository(&repository).unwrap());
     assert_eq!(store.repositories(&TreeKey::MINE, None, 9).unwrap(), ["foo/bar"]);
     assert!(store.tags(&TreeKey::MINE, &repository, None, 99).unwrap().contains(&tag.to_owned()));
-    assert_eq!(store.tags_of(&TreeKey::MINE, &repository, &image.manifest.digest).unwrap(), [tag.parse().unwrap()]);
+    assert_eq!(
+        store.tags_of(&TreeKey::MINE, &repository, &image.manifest.digest).unwrap(),
+        [tag.parse().unwrap()]
+    );
 }
 
 #[test]
@@ -139,7 +146,11 @@ fn a_deleted_tag_is_gone_from_tree_and_lists() {
     let mut commit = Commit::new();
     commit.remove(layout::revision_dir(&repository(), &image.manifest.digest));
     now(store.commit(commit)).unwrap();
-    assert_eq!(store.repositories(&TreeKey::MINE, None, 9).unwrap(), ["foo/bar"], "v2's manifest is still there");
+    assert_eq!(
+        store.repositories(&TreeKey::MINE, None, 9).unwrap(),
+        ["foo/bar"],
+        "v2's manifest is still there"
+    );
 }
 
 #[test]
@@ -190,7 +201,8 @@ fn adopt(
     store.put_blocks(&blocks).unwrap();
     store.sync_blocks().unwrap();
     let mut differences = Vec::new();
-    let missing = Diff::new(old, new, eager).advance(store, &mut |difference| differences.push(difference)).unwrap();
+    let missing =
+        Diff::new(old, new, eager).advance(store, &mut |difference| differences.push(difference)).unwrap();
     assert!(missing.is_empty(), "what lies between two roots is all that a follower lacks");
     let record = bytes::Bytes::from_static(b"record");
     now(store.adopt(Adoption { name: name.to_owned(), root: new, sequence, record, differences })).unwrap();

@@ -29,7 +29,7 @@ const MAX_IDLE: usize = 256;
 /// How much is written between two looks at the free space.
 const SPACE_CHECK: u64 = 16 * 1024 * 1024;
 /// Sessions that nobody touched for this long are removed at start, as Distribution does after a week.
-const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_AGE: Duration = Duration::from_hours(7 * 24);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UploadId(Uuid);
@@ -82,7 +82,7 @@ struct StreamHash {
 #[derive(Debug)]
 enum Slot {
     Busy,
-    Idle(Session),
+    Idle(Box<Session>),
 }
 
 #[derive(Debug)]
@@ -133,7 +133,7 @@ impl Drop for Upload {
         if slots.len() > MAX_IDLE {
             slots.remove(&self.id);
         } else {
-            slots.insert(self.id, Slot::Idle(session));
+            slots.insert(self.id, Slot::Idle(Box::new(session)));
         }
     }
 }
@@ -248,13 +248,16 @@ impl Uploads {
         let options = OpenOptions::new().read(true).write(true).create_new(true).clone();
         let file = options.open(dir.join("data"))?;
         let hash = StreamHash::new(algorithm);
-        let session =
-            Session { repository: repository.clone(), dir, file, hash, check_at: SPACE_CHECK };
+        let session = Session { repository: repository.clone(), dir, file, hash, check_at: SPACE_CHECK };
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Slot::Busy);
         Ok(Upload { uploads: Arc::clone(self), session: Some(session), id })
     }
 
-    pub(crate) fn resume(self: &Arc<Self>, repository: &RepositoryName, id: &UploadId) -> Result<Upload, StoreError> {
+    pub(crate) fn resume(
+        self: &Arc<Self>,
+        repository: &RepositoryName,
+        id: &UploadId,
+    ) -> Result<Upload, StoreError> {
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             match slots.insert(*id, Slot::Busy) {
@@ -263,7 +266,7 @@ impl Uploads {
             }
         };
         let session = match slot {
-            Some(Slot::Idle(session)) => Ok(session),
+            Some(Slot::Idle(session)) => Ok(*session),
             _ => self.read_back(id),
         };
         let mut upload = Upload { uploads: Arc::clone(self), session: None, id: *id };
@@ -284,7 +287,11 @@ impl Uploads {
         }
     }
 
-    pub(crate) fn cancel(self: &Arc<Self>, repository: &RepositoryName, id: &UploadId) -> Result<(), StoreError> {
+    pub(crate) fn cancel(
+        self: &Arc<Self>,
+        repository: &RepositoryName,
+        id: &UploadId,
+    ) -> Result<(), StoreError> {
         let mut upload = self.resume(repository, id)?;
         if let Some(session) = upload.session.take() {
             fs::remove_dir_all(&session.dir)?;
@@ -368,7 +375,9 @@ mod tests {
             let content = bytes(len);
             for algorithm in Algorithm::ALL {
                 let digest = Digest::of(algorithm, &content);
-                for (split, announced) in [(1000, Some(algorithm)), (CHUNK, None), (CHUNK + 7, Some(algorithm))] {
+                for (split, announced) in
+                    [(1000, Some(algorithm)), (CHUNK, None), (CHUNK + 7, Some(algorithm))]
+                {
                     let mut upload = uploads.begin(&repository, announced).unwrap();
                     for part in content.chunks(split.max(len / 10 + 1)) {
                         upload.write(part).unwrap();

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use cid::Cid;
 
 use crate::block::Blocks;
+use crate::block::RAW;
 use crate::dag::directory::Entry;
 use crate::dag::file::{read_all, root_size};
-use crate::block::RAW;
 use crate::error::StoreError;
 use crate::index::TreeKey;
 use crate::inner::Inner;

@@ -172,7 +172,6 @@ impl Behaviour {
     }
 
     fn obey(&mut self, command: Command) {
-        let now = Instant::now();
         match command {
             Command::Open(id, opened) => {
                 for peer in &opened.options.providers {
@@ -180,12 +179,12 @@ impl Behaviour {
                 }
                 self.wants.open(id, opened);
             }
-            Command::Want(id, wants) => self.wants.want(id, wants, now),
+            Command::Want(id, wants) => self.wants.want(id, wants),
             Command::Provider(id, peer) => {
                 self.dial(peer);
                 self.wants.add_provider(id, peer);
             }
-            Command::Cancel(id, cids) => self.wants.cancel(id, &cids),
+            Command::Cancel(id, cids) => self.wants.cancel(id, cids),
             Command::Notify(cids) => self.server.arrived(&cids),
         }
         self.survey = true;
@@ -245,7 +244,7 @@ impl Behaviour {
             }
             Done::Renamed(session, size, block) => {
                 if let Some(block) = block {
-                    self.wants.deliver(session, size, block, Instant::now());
+                    self.wants.deliver(session, size, block);
                 }
             }
             Done::LookedUp(peer, sizes) => {
@@ -491,7 +490,7 @@ impl NetworkBehaviour for Behaviour {
             self.obey(command);
         }
         if self.signal.poll(cx) {
-            self.wants.sweep(now);
+            self.wants.sweep();
         }
         loop {
             self.start_jobs();

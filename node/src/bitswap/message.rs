@@ -568,12 +568,12 @@ mod tests {
         fn what_is_sent_is_what_is_read(
             full: bool,
             entries in prop::collection::vec(entries(), 0..20),
-            data in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40_000), 0..4),
+            data in prop::collection::vec((any::<u8>(), 0_usize..40_000), 0..4),
             presences in prop::collection::vec((cids(), any::<bool>()), 0..20),
         ) {
             let presence = |(cid, have)| (cid, if have { Presence::Have } else { Presence::DontHave });
             let presences: Vec<_> = presences.into_iter().map(presence).collect();
-            let blocks: Vec<_> = data.into_iter().map(|data| (cid_of(RAW, &data), Bytes::from(data))).collect();
+            let blocks: Vec<_> = data.into_iter().map(|(byte, size)| (cid_of(RAW, &[byte]), Bytes::from(vec![byte; size]))).collect();
             let sent = Outgoing { full, entries, blocks, presences };
             let bytes = frame(sent.clone(), Version::V1_2);
             if bytes.is_empty() {

@@ -5,8 +5,8 @@
 //! and says so with [`Client::notify`], so that peers who wait for the same blocks get them.
 //!
 //! Which room does what: `message` is the wire, `frame` a message on a stream, `handler` the streams of one
-//! connection, `server` what peers want of us, `wants` what we want of peers, `source` how fast one of them
-//! gives, `verify` bytes becoming blocks, `behaviour` the wiring, `client` the handle for other tasks.
+//! connection, `server` what peers want of us, `wants` what we want of peers, `session` for whom, `source` how
+//! fast a peer gives, `verify` bytes becoming blocks, `behaviour` the wiring, `client` the handle for other tasks.
 
 mod behaviour;
 mod client;
@@ -15,6 +15,7 @@ mod frame;
 mod handler;
 mod message;
 mod server;
+mod session;
 mod source;
 mod verify;
 mod wants;

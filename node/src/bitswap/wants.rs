@@ -4,9 +4,7 @@
 //! block at once; the others are asked whether they have it, and may say so late. Nothing here does I/O: time
 //! comes in as an argument, and messages are taken out with [`Wants::next_message`].
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,18 +12,15 @@ use cid::Cid;
 use libp2p::PeerId;
 use sampan_storage::Block;
 use sampan_storage::block::identity_data;
-use tokio::sync::mpsc;
 
-use super::client::{Delivery, Opened, SessionError, SessionId, Shared};
+use super::client::{Opened, SessionError, SessionId};
 use super::message::{Entry, Outgoing, Presence, Version, WantKind};
+use super::session::SessionState;
 use super::source::{MAX_TIMEOUT, MAX_WANTS, Source};
 use super::{Key, key};
 
 /// A want that no peer has is reported after this time.
 const NO_PROVIDER: Duration = Duration::from_secs(5);
-
-/// Wants that one session has open; more wait in its queue. A peer is told of as many at most.
-const MAX_OPEN: usize = 1024;
 
 /// Wants looked at in one round of [`Wants::assign`]: those that no peer has room for do not cost all others.
 const MAX_SCAN: usize = 256;
@@ -33,9 +28,7 @@ const MAX_SCAN: usize = 256;
 /// Wants that a peer may be asked about, so that there is room left to ask it for blocks.
 const MAX_PROBES: usize = MAX_WANTS * 3 / 4;
 
-/// A peer that said DONT_HAVE this often in a row is first asked whether it has a block,
-const UNSURE_AFTER: u32 = 4;
-/// and after so many (as in boxo) it is asked only for what nobody else has.
+/// A peer that said DONT_HAVE this often in a row is asked only for what nobody else has (as in boxo).
 const USELESS_AFTER: u32 = 16;
 
 /// A late want goes elsewhere after 10 s, then after twice that, and so on until this.
@@ -43,7 +36,7 @@ const MAX_PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Wants {
-    sessions: HashMap<SessionId, Sharer>,
+    sessions: HashMap<SessionId, SessionState>,
     open: HashMap<Key, Want>,
     /// Wants that some peer can be asked for now, oldest first.
     ready: BTreeMap<u64, Key>,
@@ -58,34 +51,6 @@ pub(super) struct Rename {
     pub(super) cid: Cid,
     pub(super) size: usize,
     pub(super) data: Bytes,
-}
-
-/// A session.
-#[derive(Debug)]
-struct Sharer {
-    window: usize,
-    open: usize,
-    open_bytes: usize,
-    queue: VecDeque<(Cid, u32)>,
-    standings: HashMap<PeerId, Standing>,
-    deliveries: mpsc::Sender<Delivery>,
-    shared: Arc<Shared>,
-}
-
-/// What a session knows of a peer.
-#[derive(Clone, Copy, Debug, Default)]
-struct Standing {
-    /// The peer was named as a provider, or had a block.
-    provides: bool,
-    /// DONT_HAVEs in a row.
-    misses: u32,
-}
-
-impl Drop for Sharer {
-    fn drop(&mut self) {
-        // Whoever waits for room to ask must not wait for ever.
-        self.shared.queue.close();
-    }
 }
 
 #[derive(Debug)]
@@ -119,30 +84,19 @@ enum Answer {
 
 impl Wants {
     pub(super) fn open(&mut self, id: SessionId, opened: Opened) {
-        let Opened { options, deliveries, shared } = opened;
-        let provider = Standing { provides: true, misses: 0 };
-        let sharer = Sharer {
-            window: options.window_bytes,
-            open: 0,
-            open_bytes: 0,
-            queue: VecDeque::new(),
-            standings: options.providers.into_iter().map(|peer| (peer, provider)).collect(),
-            deliveries,
-            shared,
-        };
-        self.sessions.insert(id, sharer);
+        self.sessions.insert(id, SessionState::new(opened));
     }
 
-    pub(super) fn want(&mut self, id: SessionId, wants: Vec<(Cid, u32)>, now: Instant) {
-        if let Some(sharer) = self.sessions.get_mut(&id) {
-            sharer.queue.extend(wants);
-            self.fill(id, now);
+    pub(super) fn want(&mut self, id: SessionId, wants: Vec<(Cid, u32)>) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.push(wants);
+            self.fill(id);
         }
     }
 
     pub(super) fn add_provider(&mut self, id: SessionId, peer: PeerId) {
-        let Some(sharer) = self.sessions.get_mut(&id) else { return };
-        sharer.standings.insert(peer, Standing { provides: true, misses: 0 });
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.add_provider(peer);
         if !self.sources.contains_key(&peer) {
             return;
         }
@@ -155,35 +109,29 @@ impl Wants {
         }
     }
 
-    pub(super) fn cancel(&mut self, id: SessionId, cids: &[Cid]) {
-        let Some(sharer) = self.sessions.get_mut(&id) else { return };
-        let before = sharer.queue.len();
-        sharer.queue.retain(|(cid, _)| !cids.contains(cid));
-        let mut cancelled = before - sharer.queue.len();
+    pub(super) fn cancel(&mut self, id: SessionId, cids: Vec<Cid>) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let cids = HashSet::from_iter(cids);
+        session.cancel_queued(&cids);
         for cid in cids {
-            let key = key(cid);
+            let key = key(&cid);
             let Some(want) = self.open.get_mut(&key) else { continue };
-            want.askers.retain(|(session, asked, size)| {
-                let ours = *session == id && asked == cid;
-                if ours {
-                    sharer.open -= 1;
-                    sharer.open_bytes -= size;
-                    cancelled += 1;
-                }
-                !ours
-            });
+            for (_, _, size) in want.askers.extract_if(.., |(asker, named, _)| *asker == id && *named == cid)
+            {
+                session.cancel_open(size);
+            }
             if want.askers.is_empty() {
                 Self::drop_want(&mut self.open, &mut self.sources, &mut self.ready, &key, None);
             }
         }
-        sharer.shared.queue.add_permits(cancelled);
+        self.fill(id);
     }
 
     /// Ends sessions whose owners are gone, and asks for more where blocks were taken.
-    pub(super) fn sweep(&mut self, now: Instant) {
+    pub(super) fn sweep(&mut self) {
         let ids: Vec<_> = self.sessions.keys().copied().collect();
         for id in ids {
-            if self.sessions.get(&id).is_some_and(|sharer| sharer.deliveries.is_closed()) {
+            if self.sessions.get(&id).is_some_and(SessionState::is_over) {
                 self.sessions.remove(&id);
                 let ended: Vec<_> = self
                     .open
@@ -197,7 +145,7 @@ impl Wants {
                     Self::drop_want(&mut self.open, &mut self.sources, &mut self.ready, &key, None);
                 }
             } else {
-                self.fill(id, now);
+                self.fill(id);
             }
         }
     }
@@ -236,12 +184,10 @@ impl Wants {
             };
             let asked = want.asked.is_some_and(|asked| asked.peer == peer);
             for (session, ..) in &want.askers {
-                let Some(sharer) = self.sessions.get_mut(session) else { continue };
-                let standing = sharer.standings.entry(peer).or_default();
-                if *presence == Presence::Have {
-                    *standing = Standing { provides: true, misses: 0 };
-                } else {
-                    standing.misses = standing.misses.saturating_add(1);
+                let Some(session) = self.sessions.get_mut(session) else { continue };
+                match presence {
+                    Presence::Have => session.add_provider(peer),
+                    Presence::DontHave => session.missed(peer),
                 }
             }
             match presence {
@@ -283,11 +229,11 @@ impl Wants {
                 continue;
             };
             for (session, cid, size) in want.askers {
-                if let Some(sharer) = self.sessions.get_mut(&session) {
-                    *sharer.standings.entry(peer).or_default() = Standing { provides: true, misses: 0 };
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    session.add_provider(peer);
                 }
                 if cid == *block.cid() {
-                    self.deliver(session, size, block.clone(), now);
+                    self.deliver(session, size, block.clone());
                 } else {
                     renames.push(Rename { session, cid, size, data: block.data().clone() });
                 }
@@ -297,22 +243,11 @@ impl Wants {
     }
 
     /// Hands a block to a session that waits for it.
-    pub(super) fn deliver(&mut self, id: SessionId, size: usize, block: Block, now: Instant) {
-        let Some(sharer) = self.sessions.get_mut(&id) else { return };
-        sharer.open -= 1;
-        sharer.open_bytes -= size;
-        let length = block.data().len();
-        let untaken = sharer.shared.untaken.load(Ordering::Relaxed);
-        if untaken > 0 && untaken + length > sharer.window.saturating_mul(2) {
-            // Blocks are much larger than they were said to be: this one is asked for again when there is room.
-            let said = u32::try_from(length).unwrap_or(u32::MAX);
-            sharer.queue.push_front((*block.cid(), said));
-        } else {
-            sharer.shared.untaken.fetch_add(length, Ordering::Relaxed);
-            // There is room for each open want; an owner that is gone is noticed by the next sweep.
-            let _ = sharer.deliveries.try_send(Ok(block));
+    pub(super) fn deliver(&mut self, id: SessionId, size: usize, block: Block) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.deliver(size, block);
+            self.fill(id);
         }
-        self.fill(id, now);
     }
 
     /// Looks after what is late, and reports what nobody has. To be called some times a second.
@@ -328,19 +263,11 @@ impl Wants {
         }
         for (key, want) in &mut self.open {
             let Some(since) = want.stuck_since else { continue };
-            if want
-                .answers
-                .values()
-                .any(|answer| matches!(answer, Answer::Late(at) if now - *at >= MAX_TIMEOUT))
-            {
+            let mut late = want.answers.values().filter_map(Answer::late_at);
+            if late.any(|at| now - at >= MAX_TIMEOUT) {
                 Self::make_ready(&mut self.ready, want, *key);
-            } else if !want.reported && now.saturating_duration_since(since) >= NO_PROVIDER {
-                want.reported = true;
-                for (session, cid, _) in &want.askers {
-                    if let Some(sharer) = self.sessions.get(session) {
-                        let _ = sharer.deliveries.try_send(Err(SessionError::NoProvider(*cid)));
-                    }
-                }
+            } else if now.saturating_duration_since(since) >= NO_PROVIDER {
+                Self::report(&self.sessions, want);
             }
         }
     }
@@ -386,39 +313,23 @@ impl Wants {
     }
 
     /// Opens as many queued wants as the session's window allows.
-    fn fill(&mut self, id: SessionId, now: Instant) {
-        while let Some(sharer) = self.sessions.get_mut(&id) {
-            let Some((cid, size)) = sharer.queue.front().copied() else { return };
-            let size = size as usize;
-            let used = sharer.open_bytes + sharer.shared.untaken.load(Ordering::Relaxed);
-            let crowded = sharer.open >= MAX_OPEN || (sharer.open + 1) * 2 > sharer.deliveries.capacity();
-            if (used > 0 && used + size > sharer.window) || crowded {
-                return;
+    fn fill(&mut self, id: SessionId) {
+        while let Some(session) = self.sessions.get_mut(&id) {
+            let Some((cid, size)) = session.open_next() else { return };
+            let within = identity_data(&cid).and_then(|data| Block::verified(cid, data).ok());
+            match within {
+                Some(block) => session.deliver(size, block),
+                None => self.open_want(id, cid, size),
             }
-            sharer.queue.pop_front();
-            sharer.open += 1;
-            sharer.open_bytes += size;
-            if let Some(data) = identity_data(&cid) {
-                if let Ok(block) = Block::verified(cid, data) {
-                    // Not `deliver`, which would fill again, one call deeper for each such want.
-                    sharer.open -= 1;
-                    sharer.open_bytes -= size;
-                    sharer.shared.untaken.fetch_add(block.data().len(), Ordering::Relaxed);
-                    let _ = sharer.deliveries.try_send(Ok(block));
-                }
-                continue;
-            }
-            self.open_want(id, cid, size, now);
         }
     }
 
-    fn open_want(&mut self, id: SessionId, cid: Cid, size: usize, now: Instant) {
+    fn open_want(&mut self, id: SessionId, cid: Cid, size: usize) {
         let key = key(&cid);
         if let Some(want) = self.open.get_mut(&key) {
             want.askers.push((id, cid, size));
             // This session may know of other providers.
             want.reported = false;
-            want.stuck_since = want.stuck_since.map(|_| now);
             Self::make_ready(&mut self.ready, want, key);
             return;
         }
@@ -449,17 +360,12 @@ impl Wants {
         if known {
             return;
         }
-        if !source.version.has_presences() || provides(&self.sessions, want, &peer) {
+        let askers = want.askers.iter().filter_map(|(asker, ..)| self.sessions.get(asker));
+        let useless = askers.clone().all(|session| session.misses(&peer) >= useless_after);
+        if !source.version.has_presences() || askers.clone().any(|session| session.counts_on(&peer)) {
             Self::make_ready(&mut self.ready, want, *key);
             return;
         }
-        let misses = |(session, ..): &(SessionId, Cid, usize)| {
-            self.sessions
-                .get(session)
-                .and_then(|sharer| sharer.standings.get(&peer))
-                .map_or(0, |known| known.misses)
-        };
-        let useless = want.askers.iter().all(|asker| misses(asker) >= useless_after);
         if useless {
             return;
         }
@@ -476,11 +382,13 @@ impl Wants {
     /// whether they do, else of those that were late with it.
     fn choose(&self, key: &Key, but: Option<PeerId>, late_enough: impl Fn(Instant) -> bool) -> Choice {
         let Some(want) = self.open.get(key) else { return Choice::Busy };
+        let askers = want.askers.iter().filter_map(|(asker, ..)| self.sessions.get(asker));
+        let counted_on = |peer: &PeerId| askers.clone().any(|session| session.counts_on(peer));
         let rank = |peer: &PeerId, source: &Source| match want.answers.get(peer) {
             Some(Answer::Have) => Some(0_u8),
             Some(Answer::Late(at)) if late_enough(*at) => Some(2),
             Some(_) => None,
-            None if provides(&self.sessions, want, peer) => Some(0),
+            None if counted_on(peer) => Some(0),
             None => (!source.version.has_presences()).then_some(1),
         };
         let others = self.sources.iter().filter(|(peer, _)| but != Some(**peer));
@@ -536,6 +444,18 @@ impl Wants {
             want.moves += 1;
             want.asked = Some(Asked { peer: asked.peer, at: now });
             source.want(*key, want.entry(WantKind::Block));
+            Self::report(&self.sessions, want);
+        }
+    }
+
+    fn report(sessions: &HashMap<SessionId, SessionState>, want: &mut Want) {
+        if std::mem::replace(&mut want.reported, true) {
+            return;
+        }
+        for (session, cid, _) in &want.askers {
+            if let Some(session) = sessions.get(session) {
+                session.report(SessionError::NoProvider(*cid));
+            }
         }
     }
 
@@ -572,6 +492,12 @@ impl Wants {
     }
 }
 
+impl Answer {
+    fn late_at(&self) -> Option<Instant> {
+        if let Self::Late(at) = self { Some(*at) } else { None }
+    }
+}
+
 impl Want {
     fn entry(&self, kind: WantKind) -> Entry {
         // What was wanted first is answered first.
@@ -587,19 +513,15 @@ enum Choice {
     Nobody,
 }
 
-/// Whether a session that asks for this counts on this peer.
-fn provides(sessions: &HashMap<SessionId, Sharer>, want: &Want, peer: &PeerId) -> bool {
-    want.askers.iter().any(|(session, ..)| {
-        let standing = sessions.get(session).and_then(|sharer| sharer.standings.get(peer));
-        standing.is_some_and(|standing| standing.provides && standing.misses < UNSURE_AFTER)
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use sampan_storage::block::RAW;
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
 
-    use super::super::client::SessionOptions;
+    use sampan_storage::block::RAW;
+    use tokio::sync::mpsc;
+
+    use super::super::client::{Delivery, SessionOptions, Shared};
     use super::*;
 
     const SIZE: u32 = 1000;
@@ -638,11 +560,8 @@ mod tests {
         }
 
         fn want(&mut self, owner: &Owner, names: std::ops::Range<u32>) {
-            self.wants.want(
-                owner.id,
-                names.map(|name| (block(name).cid().to_owned(), SIZE)).collect(),
-                self.now,
-            );
+            let wants = names.map(|name| (*block(name).cid(), SIZE)).collect();
+            self.wants.want(owner.id, wants);
         }
 
         fn pass(&mut self, time: Duration) {
@@ -794,7 +713,7 @@ mod tests {
         }
         assert!(bench.told().is_empty());
         owner.shared.untaken.store(SIZE as usize, Ordering::Relaxed);
-        bench.wants.sweep(bench.now);
+        bench.wants.sweep();
         assert_eq!(bench.told().len(), 2);
     }
 
@@ -805,7 +724,7 @@ mod tests {
         let mut owner = bench.session(&[peer], 1000);
         let large = |name| Block::new(RAW, vec![name; 900].into());
         let wants = (0..20).map(|name| (*large(name).cid(), 50)).collect();
-        bench.wants.want(owner.id, wants, bench.now);
+        bench.wants.want(owner.id, wants);
         assert_eq!(bench.told().len(), 20);
         for name in 0..20 {
             bench.wants.received(peer, vec![large(name)], bench.now);
@@ -818,7 +737,7 @@ mod tests {
                 owner.shared.untaken.fetch_sub(block.data().len(), Ordering::Relaxed);
                 taken += 1;
             }
-            bench.wants.sweep(bench.now);
+            bench.wants.sweep();
             for (_, entry) in bench.told() {
                 let name = (0..20).find(|name| *large(*name).cid() == entry.cid).unwrap();
                 bench.wants.received(peer, vec![large(name)], bench.now);
@@ -835,9 +754,9 @@ mod tests {
         bench.want(&two, 0..1);
         assert_eq!(bench.told().len(), 1);
         drop(one);
-        bench.wants.sweep(bench.now);
+        bench.wants.sweep();
         assert!(bench.told().is_empty());
-        bench.wants.cancel(two.id, &[*block(0).cid()]);
+        bench.wants.cancel(two.id, vec![*block(0).cid()]);
         assert_eq!(kinds(&bench.told(), peer), [CANCEL]);
         assert_eq!(two.shared.queue.available_permits(), 1);
         assert_eq!(bench.give(peer, 0), 1, "a duplicate");
@@ -873,7 +792,7 @@ mod tests {
         let mut bench = Bench::new();
         let mut owner = bench.session(&[], 10);
         let cid: Cid = "bafkqaaa".parse().unwrap();
-        bench.wants.want(owner.id, vec![(cid, 1)], bench.now);
+        bench.wants.want(owner.id, vec![(cid, 1)]);
         assert_eq!(owner.deliveries.try_recv().unwrap().unwrap().cid(), &cid);
         assert!(bench.wants.is_idle());
     }

@@ -1,6 +1,6 @@
 //! The distribution API: one catch-all under `/v2/`, read into a [`Route`] and handed to the file of its resource.
 
-pub mod path;
+pub(crate) mod path;
 
 mod base;
 mod blobs;
@@ -26,7 +26,7 @@ const API_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-pub fn configure(config: &mut web::ServiceConfig) {
+pub(crate) fn configure(config: &mut web::ServiceConfig) {
     config.route("/v2", web::to(serve)).route("/v2/{tail:.*}", web::to(serve));
 }
 

@@ -7,7 +7,7 @@ use sampan_storage::{Digest, Reference, RepositoryName, UploadId};
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
+pub(crate) enum Route {
     Base,
     Catalog,
     Tags(RepositoryName),
@@ -19,7 +19,7 @@ pub enum Route {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PathError {
+pub(crate) enum PathError {
     #[error("there is nothing under this path")]
     Unknown,
     #[error("{}", NameError::Repository)]
@@ -37,7 +37,7 @@ pub enum PathError {
 
 impl Route {
     /// Reads the path of a request, still percent-encoded, from its start.
-    pub fn parse(path: &str) -> Result<Self, PathError> {
+    pub(crate) fn parse(path: &str) -> Result<Self, PathError> {
         let decoded = percent_decode_str(path).decode_utf8().map_err(|_| PathError::Unknown)?;
         let tail = match decoded.strip_prefix("/v2") {
             Some("") => "",
@@ -79,15 +79,15 @@ impl Route {
 }
 
 /// Paths that answers point to. They have no host, so that they are right behind every proxy.
-pub fn manifest(repository: &RepositoryName, digest: &Digest) -> String {
+pub(crate) fn manifest(repository: &RepositoryName, digest: &Digest) -> String {
     format!("/v2/{repository}/manifests/{digest}")
 }
 
-pub fn blob(repository: &RepositoryName, digest: &Digest) -> String {
+pub(crate) fn blob(repository: &RepositoryName, digest: &Digest) -> String {
     format!("/v2/{repository}/blobs/{digest}")
 }
 
-pub fn upload(repository: &RepositoryName, id: &UploadId) -> String {
+pub(crate) fn upload(repository: &RepositoryName, id: &UploadId) -> String {
     format!("/v2/{repository}/blobs/uploads/{id}")
 }
 
