@@ -29,6 +29,9 @@ use crate::worker::{Provided, Worker};
 
 /// Commands that wait for the node's task.
 const COMMANDS: usize = 64;
+/// A machine has few interfaces, and their addresses come without a pause.
+const MORE_ADDRESSES: usize = 16;
+const ADDRESSES_QUIET: Duration = Duration::from_millis(20);
 /// For the operating system to name the interfaces that a wildcard address means.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(5);
 /// An unused connection among strangers is closed after this.
@@ -149,6 +152,12 @@ impl Worker {
         let wanted: HashSet<bool> = self.listeners.values().map(is_quic).collect();
         while self.swarm.listeners().map(is_quic).collect::<HashSet<bool>>() != wanted {
             self.step().await;
+        }
+        // Those of other interfaces follow at once; on a busy network other events do too.
+        for _ in 0..MORE_ADDRESSES {
+            if timeout(ADDRESSES_QUIET, self.step()).await.is_err() {
+                break;
+            }
         }
     }
 }

@@ -116,11 +116,11 @@ impl Worker {
                 tracing::debug!(address = %send_back_addr, %error, "a connection was not taken");
             }
             SwarmEvent::NewListenAddr { address, .. } => {
-                tracing::info!(%address, "listening");
+                tracing::debug!(%address, "listening");
                 self.refresh_external_addresses();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
-                tracing::info!(%address, "no longer listening");
+                tracing::debug!(%address, "no longer listening");
                 self.refresh_external_addresses();
             }
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
