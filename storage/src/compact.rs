@@ -5,12 +5,10 @@
 //! of each followed name. Live blocks of the old packs are copied to the pack that is written to, made durable, and
 //! only then are the old packs removed; after a crash in between, blocks lie twice.
 //!
-//! While old packs are going, a block in one of them does not count as stored ([`Inner::put_blocks`] writes it
-//! again), and no followed root is being adopted: an adoption trusts the blocks that it finds.
+//! While old packs are going, a block in one of them does not count as stored (it is written again), and no followed root is being adopted: an adoption trusts the blocks that it finds.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cid::Cid;
@@ -18,7 +16,6 @@ use cid::Cid;
 use crate::block::{Block, BlockError, Blocks, DAG_PB};
 use crate::dag::pb;
 use crate::error::StoreError;
-use crate::index::Holder;
 use crate::inner::Inner;
 use crate::tree;
 
@@ -86,10 +83,9 @@ impl Compactor {
 pub(crate) fn compact(inner: &Inner) -> Result<Option<u64>, StoreError> {
     let Ok(_no_adoption) = inner.adoptions.try_write() else { return Ok(None) };
     let before = inner.packs.total();
-    let first_new = inner.packs.roll()?;
-    inner.compacting_below.store(first_new, Ordering::SeqCst);
-    let rewritten = mark(inner).map_err(StoreError::from).and_then(|live| rewrite(inner, first_new, &live));
-    inner.compacting_below.store(0, Ordering::SeqCst);
+    let old = inner.packs.begin_rewrite()?;
+    let rewritten = mark(inner).map_err(StoreError::from).and_then(|live| rewrite(inner, &old, &live));
+    inner.packs.end_rewrite();
     rewritten?;
     let after = inner.packs.total();
     tracing::debug!(before, after, "packs compacted");
@@ -147,35 +143,32 @@ fn mark_files(inner: &Inner, mut files: Vec<Cid>, live: &mut HashSet<u64>) -> Re
     Ok(())
 }
 
-fn rewrite(inner: &Inner, first_new: u32, live: &HashSet<u64>) -> Result<(), StoreError> {
-    for pack in inner.packs.ids().into_iter().filter(|id| *id < first_new) {
-        let mut rows = Vec::new();
+fn rewrite(inner: &Inner, old: &[u32], live: &HashSet<u64>) -> Result<(), StoreError> {
+    for pack in old {
         let mut batch = Vec::new();
         let mut bytes = 0;
         let mut copied = Ok(());
-        let end = inner.packs.scan(pack, 0, &mut |cid, place, data| {
-            rows.push((cid, Holder::Pack(place)));
+        let whole = inner.packs.scan(*pack, &mut |cid, data| {
             if live.contains(&short(&cid)) && copied.is_ok() {
                 bytes += data.len();
                 batch.push(Block::trusted(cid, data));
                 if bytes > BATCH_BYTES {
-                    copied = inner.put_blocks(&batch);
+                    copied = inner.packs.append(&batch);
                     batch.clear();
                     bytes = 0;
                 }
             }
         })?;
         copied?;
-        if !inner.packs.ends_at(pack, end)? {
-            // Behind the damage may lie what is needed; `verify` looks after it.
-            tracing::warn!(pack, at = end, "a damaged pack is left as it is");
+        inner.packs.append(&batch)?;
+        if !whole {
+            // Behind the damage may lie what is needed.
+            tracing::warn!(pack, "a damaged pack is left as it is");
             continue;
         }
-        inner.put_blocks(&batch)?;
-        inner.sync_blocks()?;
+        inner.packs.sync()?;
         // Readers find the copy from here on.
-        inner.index.remove_blocks(&rows)?;
-        inner.packs.remove(pack)?;
+        inner.packs.remove(*pack)?;
     }
     Ok(())
 }

@@ -87,9 +87,9 @@ fn fold(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>) -> Result<(), 
     fail::point("fold.apply.after");
     let mut nodes = pending;
     nodes.extend(applied.blocks);
-    inner.put_blocks(&nodes)?;
+    inner.packs.append(&nodes)?;
     fail::point("fold.pack.after");
-    inner.sync_blocks()?;
+    inner.packs.sync()?;
     fail::point("fold.sync.after");
     let changed = applied.root != base;
     let sequence = if changed { sequence + 1 } else { sequence };

@@ -1,4 +1,4 @@
-//! The index: where each block lies, and the ordered lists of repositories, tags and referrers.
+//! The index: where the leaves of blobs lie, and the ordered lists of repositories, tags and referrers.
 //!
 //! The only room that knows sled. Everything here is derived from blobs, packs and journal; whoever deletes `db/`
 //! loses time, not data. Values stay small and the cache too (sled keeps large values badly), and a commit point is
@@ -13,7 +13,6 @@ use multihash::Multihash;
 use crate::digest::{Algorithm, Digest};
 use crate::error::StoreError;
 use crate::journal::Position;
-use crate::pack::Place;
 
 /// Pages that sled keeps in memory.
 const CACHE: u64 = 8 * 1024 * 1024;
@@ -46,11 +45,13 @@ pub(crate) enum Form {
     RawNode,
 }
 
-/// Who holds the bytes of a block.
+/// The bytes of a blob that are a leaf's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Holder {
-    Pack(Place),
-    Blob { digest: Digest, offset: u64, len: u32, form: Form },
+pub(crate) struct Holder {
+    pub(crate) digest: Digest,
+    pub(crate) offset: u64,
+    pub(crate) len: u32,
+    pub(crate) form: Form,
 }
 
 /// A row of the lists.
@@ -114,16 +115,6 @@ impl Index {
         Ok(())
     }
 
-    /// Blocks of this pack up to here are in the index.
-    pub(crate) fn pack_indexed(&self, pack: u32) -> Result<u64, StoreError> {
-        Ok(number(self.meta.get(pack_key(pack)).map_err(failed)?))
-    }
-
-    pub(crate) fn set_pack_indexed(&self, pack: u32, end: u64) -> Result<(), StoreError> {
-        self.meta.insert(pack_key(pack), &end.to_be_bytes()).map_err(failed)?;
-        Ok(())
-    }
-
     /// Makes what was written so far durable.
     pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(failed)?;
@@ -137,17 +128,6 @@ impl Index {
             let mut batch = sled::Batch::default();
             for (cid, holder) in rows {
                 batch.insert(block_key(cid.hash(), holder), holder.encode());
-            }
-            self.blocks.apply_batch(batch).map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn remove_blocks(&self, rows: &[(Cid, Holder)]) -> Result<(), StoreError> {
-        for rows in rows.chunks(BATCH) {
-            let mut batch = sled::Batch::default();
-            for (cid, holder) in rows {
-                batch.remove(block_key(cid.hash(), holder));
             }
             self.blocks.apply_batch(batch).map_err(failed)?;
         }
@@ -233,72 +213,38 @@ impl Index {
 impl Holder {
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(80);
-        match self {
-            Self::Pack(place) => {
-                out.push(b'P');
-                out.extend_from_slice(&place.pack.to_be_bytes());
-                out.extend_from_slice(&place.offset.to_be_bytes());
-                out.extend_from_slice(&place.len.to_be_bytes());
-            }
-            Self::Blob { digest, offset, len, form } => {
-                out.push(match digest.algorithm() {
-                    Algorithm::Sha256 => b'B',
-                    Algorithm::Sha512 => b'C',
-                });
-                out.extend_from_slice(&offset.to_be_bytes());
-                out.extend_from_slice(&len.to_be_bytes());
-                out.push(*form as u8);
-                out.extend_from_slice(digest.as_bytes());
-            }
-        }
+        out.push(algorithm_byte(self.digest.algorithm()));
+        out.extend_from_slice(&self.offset.to_be_bytes());
+        out.extend_from_slice(&self.len.to_be_bytes());
+        out.push(self.form as u8);
+        out.extend_from_slice(self.digest.as_bytes());
         out
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (kind, rest) = bytes.split_first()?;
-        if *kind == b'P' {
-            let (pack, rest) = rest.split_first_chunk::<4>()?;
-            let (offset, rest) = rest.split_first_chunk::<8>()?;
-            let (len, _) = rest.split_first_chunk::<4>()?;
-            let place = Place {
-                pack: u32::from_be_bytes(*pack),
-                offset: u64::from_be_bytes(*offset),
-                len: u32::from_be_bytes(*len),
-            };
-            return Some(Self::Pack(place));
-        }
-        let algorithm = match kind {
-            b'B' => Algorithm::Sha256,
-            b'C' => Algorithm::Sha512,
-            _ => return None,
-        };
+        let (algorithm, rest) = bytes.split_first()?;
         let (offset, rest) = rest.split_first_chunk::<8>()?;
         let (len, rest) = rest.split_first_chunk::<4>()?;
         let (form, digest) = rest.split_first()?;
-        let form = match form {
-            0 => Form::Raw,
-            1 => Form::File,
-            2 => Form::RawNode,
-            _ => return None,
-        };
+        let algorithm = Algorithm::ALL.into_iter().find(|known| algorithm_byte(*known) == *algorithm)?;
+        let form = [Form::Raw, Form::File, Form::RawNode].into_iter().find(|known| *known as u8 == *form)?;
         let digest = Digest::from_bytes(algorithm, digest)?;
-        Some(Self::Blob { digest, offset: u64::from_be_bytes(*offset), len: u32::from_be_bytes(*len), form })
+        Some(Self { digest, offset: u64::from_be_bytes(*offset), len: u32::from_be_bytes(*len), form })
+    }
+}
+
+fn algorithm_byte(algorithm: Algorithm) -> u8 {
+    match algorithm {
+        Algorithm::Sha256 => b'B',
+        Algorithm::Sha512 => b'C',
     }
 }
 
 /// Multihash, then who holds it: equal leaves of two blobs are two rows, and one goes without the other.
 fn block_key(hash: &Multihash<64>, holder: &Holder) -> Vec<u8> {
     let mut key = hash.to_bytes();
-    match holder {
-        Holder::Pack(place) => {
-            key.push(b'P');
-            key.extend_from_slice(&place.pack.to_be_bytes());
-        }
-        Holder::Blob { digest, .. } => {
-            key.push(if digest.algorithm() == Algorithm::Sha256 { b'B' } else { b'C' });
-            key.extend(digest.as_bytes().iter().take(8));
-        }
-    }
+    key.push(algorithm_byte(holder.digest.algorithm()));
+    key.extend(holder.digest.as_bytes().iter().take(8));
     key
 }
 
@@ -319,14 +265,6 @@ fn row_key_of(tree: TreeKey, kind: u8, fields: &[&str]) -> Vec<u8> {
     for field in fields {
         key.push(0);
         key.extend_from_slice(field.as_bytes());
-    }
-    key
-}
-
-fn pack_key(pack: u32) -> [u8; 8] {
-    let mut key = *b"pack\0\0\0\0";
-    for (to, from) in key.iter_mut().skip(4).zip(pack.to_be_bytes()) {
-        *to = from;
     }
     key
 }
@@ -357,15 +295,13 @@ mod tests {
         let cid = cid_of(RAW, b"leaf");
         let blob = |text: &[u8], form| {
             let digest = Digest::of(Algorithm::Sha512, text);
-            Holder::Blob { digest, offset: 7, len: 4, form }
+            Holder { digest, offset: 7, len: 4, form }
         };
-        let pack = Holder::Pack(Place { pack: 3, offset: 99, len: 4 });
         let (one, two) = (blob(b"1", Form::Raw), blob(b"2", Form::RawNode));
-        index.put_blocks(&[(cid, one), (cid, two), (cid, pack)]).unwrap();
-        index.remove_blocks(&[(cid, one)]).unwrap();
-        let left: Vec<_> = index.holders(cid.hash()).map(Result::unwrap).collect();
-        assert_eq!(left.len(), 2);
-        assert!(left.contains(&two) && left.contains(&pack));
+        index.put_blocks(&[(cid, one), (cid, two), (cid, two)]).unwrap();
+        let found: Vec<_> = index.holders(cid.hash()).map(Result::unwrap).collect();
+        assert_eq!(found.len(), 2);
+        assert!(found.contains(&one) && found.contains(&two));
     }
 
     #[test]

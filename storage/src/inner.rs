@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -13,17 +13,20 @@ use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
 use crate::blobs::{BlobFile, Blobs};
-use crate::block::{Block, BlockError, Blocks, DAG_PB, MemoryBlocks, RAW, cid_of, identity_data, verify};
+use crate::block::{
+    Block, BlockError, Blocks, DAG_PB, MAX_BLOCK, MemoryBlocks, RAW, SHA2_256, SHA2_512, cid_of,
+    identity_data, verify,
+};
 use crate::compact::PastRoots;
 use crate::dag::file::{LeafForm, Leaves, Step};
 use crate::dag::{directory, pb, unixfs};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::StoreError;
 use crate::index::{Form, Holder, Index, Row, TreeKey};
 use crate::journal::{CommitEntry, Entry, Position, State};
 use crate::layout::{self, Item};
 use crate::overlay::Overlay;
-use crate::pack::{Packs, Place};
+use crate::pack::Packs;
 use crate::tree::{Change, Difference};
 use crate::upload::Uploads;
 
@@ -44,12 +47,8 @@ pub(crate) struct Inner {
     pub(crate) past_roots: Mutex<PastRoots>,
     /// Adoptions read, compaction writes: see [`crate::compact`].
     pub(crate) adoptions: Arc<tokio::sync::RwLock<()>>,
-    /// Held while blocks and their rows are put, so that the mark of what is indexed skips none.
-    pub(crate) putting: Mutex<()>,
     /// Followed names in the order in which they are read.
     pub(crate) order: RwLock<Vec<String>>,
-    /// Blocks in packs below this number are about to go and do not count as stored.
-    pub(crate) compacting_below: AtomicU32,
     pub(crate) cache: Cache<Vec<u8>, Bytes, Weight>,
     /// Held as long as the data directory is open.
     pub(crate) _lock: File,
@@ -136,33 +135,6 @@ impl Inner {
     pub(crate) fn index_failed(&self, error: &StoreError) {
         tracing::error!(%error, "the index could not be written; it is built anew at the next start");
         self.damaged.store(true, Ordering::SeqCst);
-    }
-
-    /// Appends blocks that are in no pack yet. Durable after a sync of the packs.
-    pub(crate) fn put_blocks(&self, blocks: &[Block]) -> Result<(), StoreError> {
-        let _alone = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut new = Vec::new();
-        for block in blocks {
-            let mut holders = self.index.holders(block.cid().hash());
-            let going = self.compacting_below.load(Ordering::SeqCst);
-            let stored = |place: &Place| place.pack >= going && self.packs.holds(*place);
-            if !holders.any(|holder| matches!(holder, Ok(Holder::Pack(place)) if stored(&place))) {
-                new.push(block.clone());
-            }
-        }
-        let places = self.packs.append(&new)?;
-        let rows: Vec<(Cid, Holder)> =
-            new.iter().zip(places).map(|(block, place)| (*block.cid(), Holder::Pack(place))).collect();
-        self.index.put_blocks(&rows)
-    }
-
-    /// Makes blocks that were put before durable. Only then is what is indexed of the pack marked: a row may
-    /// outlive a block that a power cut took, but not the mark.
-    pub(crate) fn sync_blocks(&self) -> Result<(), StoreError> {
-        let _alone = self.putting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.packs.sync()?;
-        let (pack, end) = self.packs.end();
-        self.index.set_pack_indexed(pack, end)
     }
 
     pub(crate) fn list_commit(&self, commit: &CommitEntry) -> Result<(), StoreError> {
@@ -253,6 +225,10 @@ impl Inner {
     /// Rows for the leaves of one blob, if the whole blob is on this disk. Leaves that are dag-pb nodes are built
     /// around their bytes and compared; where that does not give their CID, they lie in a pack.
     pub(crate) fn index_blob(&self, digest: &Digest, root: &Cid) -> Result<(), StoreError> {
+        if named_by(root) == Some(*digest) {
+            // Its one leaf is found by its name.
+            return Ok(());
+        }
         let Some(blob) = self.blobs.open_blob(digest)? else { return Ok(()) };
         let mut rows = Vec::new();
         let mut end = 0;
@@ -273,8 +249,7 @@ impl Inner {
                     end = leaf.offset + leaf.len;
                     let raw = leaf.form == LeafForm::Raw;
                     if let (true, Ok(len)) = (raw || form != Form::Raw, u32::try_from(leaf.len)) {
-                        let holder = Holder::Blob { digest: *digest, offset: leaf.offset, len, form };
-                        rows.push((leaf.cid, holder));
+                        rows.push((leaf.cid, Holder { digest: *digest, offset: leaf.offset, len, form }));
                     }
                 }
                 Step::Missing(_) | Step::End => break,
@@ -284,17 +259,24 @@ impl Inner {
     }
 
     fn read(&self, holder: &Holder) -> io::Result<Option<Bytes>> {
-        match holder {
-            Holder::Pack(place) => self.packs.read(*place),
-            Holder::Blob { digest, offset, len, form } => {
-                let Some(blob) = self.blobs.open_blob(digest)? else { return Ok(None) };
-                if offset.checked_add(u64::from(*len)).is_none_or(|end| end > blob.size) {
-                    return Ok(None);
-                }
-                Ok(Some(wrap(*form, range(&blob, *offset, u64::from(*len))?)))
-            }
+        let Holder { digest, offset, len, form } = *holder;
+        let Some(blob) = self.blobs.open_blob(&digest)? else { return Ok(None) };
+        if offset.checked_add(u64::from(len)).is_none_or(|end| end > blob.size) {
+            return Ok(None);
         }
+        Ok(Some(wrap(form, range(&blob, offset, u64::from(len))?)))
     }
+}
+
+/// The blob whose whole is this leaf: of a raw block the hash is the blob's digest too.
+fn named_by(cid: &Cid) -> Option<Digest> {
+    let hash = cid.hash();
+    let algorithm = match hash.code() {
+        SHA2_256 => Algorithm::Sha256,
+        SHA2_512 => Algorithm::Sha512,
+        _ => return None,
+    };
+    (cid.codec() == RAW).then(|| Digest::from_bytes(algorithm, hash.digest()))?
 }
 
 impl Blocks for Inner {
@@ -310,12 +292,22 @@ impl Blocks for Inner {
         if pending.is_some() {
             return Ok(pending);
         }
-        for holder in self.index.holders(cid.hash()) {
-            let Some(data) = self.read(&holder?)? else { continue };
+        if let Some(data) = self.packs.get(cid)? {
             if cid.codec() == DAG_PB && data.len() <= CACHE_BLOCK {
                 self.cache.insert(key, data.clone());
             }
             return Ok(Some(data));
+        }
+        if let Some(digest) = named_by(cid)
+            && let Some(blob) = self.blobs.open_blob(&digest)?
+            && blob.size <= MAX_BLOCK as u64
+        {
+            return Ok(Some(range(&blob, 0, blob.size)?));
+        }
+        for holder in self.index.holders(cid.hash()) {
+            if let Some(data) = self.read(&holder?)? {
+                return Ok(Some(data));
+            }
         }
         // What has no bytes of its own needs no place: the empty directory, where every tree begins, and the
         // empty file.
@@ -324,13 +316,13 @@ impl Blocks for Inner {
     }
 
     fn size(&self, cid: &Cid) -> Result<Option<usize>, BlockError> {
+        if let Some(size) = self.packs.size(cid)? {
+            return Ok(Some(size));
+        }
         for holder in self.index.holders(cid.hash()) {
-            match holder? {
-                Holder::Pack(place) => return Ok(Some(place.len as usize)),
-                Holder::Blob { digest, len, form: Form::Raw, .. } if self.blobs.path(&digest).exists() => {
-                    return Ok(Some(len as usize));
-                }
-                Holder::Blob { .. } => {}
+            let Holder { digest, len, form, .. } = holder?;
+            if form == Form::Raw && self.blobs.path(&digest).exists() {
+                return Ok(Some(len as usize));
             }
         }
         Ok(self.get(cid)?.map(|data| data.len()))

@@ -82,7 +82,7 @@ impl Partial {
         self.file.write_all_at(bytes, offset)?;
         if block.len() != bytes.len() && form_of(cid, bytes).is_none() {
             // A leaf that cannot be built from its bytes is kept as it came.
-            self.inner.put_blocks(&[Block::trusted(*cid, block.clone())])?;
+            self.inner.packs.append(&[Block::trusted(*cid, block.clone())])?;
         }
         if offset == self.contiguous {
             self.hasher.update(bytes);
@@ -118,7 +118,7 @@ impl Partial {
             return Err(StoreError::DigestMismatch { expected: self.digest, actual });
         }
         self.file.sync_data()?;
-        self.inner.sync_blocks()?;
+        self.inner.packs.sync()?;
         self.inner.blobs.adopt(&self.path, &self.digest)?;
         self.inner.index_blob(&self.digest, root)?;
         self.inner.index.checkpoint()?;

@@ -1,13 +1,13 @@
 //! Brings view and index to what blobs, packs and journal say, at start.
 //!
 //! The index usually lacks nothing, or the last second before an unclean stop. Where it lacks more, it is built
-//! anew: packs are scanned, trees are walked, and blobs are not read at all.
+//! anew: trees are walked, and blobs are not read at all.
 
 use cid::Cid;
 
 use crate::block::Blocks;
 use crate::error::{OpenError, StoreError};
-use crate::index::{Holder, TreeKey};
+use crate::index::TreeKey;
 use crate::inner::{Inner, View};
 use crate::journal::{Entry, Position, Replay, State};
 use crate::layout::{self, Item};
@@ -24,8 +24,6 @@ pub(crate) fn replay(inner: &Inner, replay: &Replay, next: Position) -> Result<(
         }
         inner.index.clear()?;
     }
-    index_packs(inner)?;
-
     let mut view = View::new(replay.before.clone());
     for (position, entry) in &replay.entries {
         view.apply(*position, entry);
@@ -67,36 +65,6 @@ fn index_entry(inner: &Inner, before: &State, entry: &Entry, anew: bool) -> Resu
         Entry::Unfollow { name } => inner.index.drop_tree(TreeKey::followed(name)),
         _ => Ok(()),
     }
-}
-
-/// Rows for blocks that were appended to packs after the index was last synced.
-fn index_packs(inner: &Inner) -> Result<(), OpenError> {
-    for pack in inner.packs.ids() {
-        let from = inner.index.pack_indexed(pack)?;
-        if inner.packs.ends_at(pack, from).map_err(StoreError::from)? {
-            continue;
-        }
-        let (current, length) = inner.packs.end();
-        // Beyond the mark lies what was not synced; rows into it may be there, and it may not be what they say.
-        let from = if pack == current && from > length { 0 } else { from };
-        let mut rows: Vec<(Cid, Holder)> = Vec::new();
-        let mut failed = Ok(());
-        let end = inner.packs.scan(pack, from, &mut |cid, place, _| {
-            rows.push((cid, Holder::Pack(place)));
-            if rows.len() >= 4096 && failed.is_ok() {
-                failed = inner.index.put_blocks(&rows);
-                rows.clear();
-            }
-        });
-        failed?;
-        let end = end.map_err(StoreError::from)?;
-        inner.index.put_blocks(&rows)?;
-        inner.index.set_pack_indexed(pack, end)?;
-        if pack == current && length > 0 {
-            inner.packs.roll().map_err(StoreError::from)?;
-        }
-    }
-    Ok(())
 }
 
 /// Lists and leaves of every tree, from its root down.

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -78,8 +78,6 @@ impl Store {
             past_roots: Mutex::new(PastRoots::default()),
             adoptions: Arc::default(),
             order: RwLock::default(),
-            putting: Mutex::default(),
-            compacting_below: AtomicU32::new(0),
             cache: inner::cache(),
             _lock: lock,
         });
@@ -311,12 +309,12 @@ impl Store {
 
     /// Appends blocks of followed trees to the packs.
     pub fn put_blocks(&self, blocks: &[Block]) -> Result<(), StoreError> {
-        self.inner.put_blocks(blocks)
+        Ok(self.inner.packs.append(blocks)?)
     }
 
     /// Makes blocks that were put before durable.
     pub fn sync_blocks(&self) -> Result<(), StoreError> {
-        self.inner.sync_blocks()
+        Ok(self.inner.packs.sync()?)
     }
 
     /// Begins to fetch a blob. One caller at a time for each digest.

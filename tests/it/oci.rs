@@ -22,10 +22,9 @@ impl Image {
     pub(crate) fn new(layers: &[&[u8]]) -> Self {
         let ids: Vec<String> = layers.iter().map(|layer| sha256(layer)).collect();
         let root = json!({ "type": "layers", "diff_ids": ids });
-        let config = json!({ "architecture": "amd64", "os": "linux", "rootfs": root }).to_string().into_bytes();
-        let describe = |media: &str, content: &[u8]| {
-            json!({ "mediaType": media, "digest": sha256(content), "size": content.len() })
-        };
+        let config =
+            json!({ "architecture": "amd64", "os": "linux", "rootfs": root }).to_string().into_bytes();
+        let describe = |media: &str, content: &[u8]| json!({ "mediaType": media, "digest": sha256(content), "size": content.len() });
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": IMAGE,

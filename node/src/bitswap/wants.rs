@@ -768,6 +768,7 @@ mod tests {
         let peer = bench.peer();
         let mut owner = bench.session(&[], usize::MAX);
         bench.want(&owner, 0..5000);
+        let names: HashMap<_, _> = (0..5000).map(|name| (*block(name).cid(), name)).collect();
         let told = bench.told();
         assert_eq!(told.len(), MAX_PROBES);
         for (_, entry) in told {
@@ -776,7 +777,7 @@ mod tests {
         let mut given = 0;
         while !bench.wants.is_idle() {
             for (_, entry) in bench.told().into_iter().filter(|(_, entry)| !entry.cancel) {
-                let name = (0..5000).find(|name| *block(*name).cid() == entry.cid).unwrap();
+                let name = names[&entry.cid];
                 given += 1;
                 bench.give(peer, name);
                 while owner.deliveries.try_recv().is_ok() {}
