@@ -23,6 +23,9 @@ use crate::sync::{Fetcher, Followed, Follower, StoreRecords, listing, publish};
 /// The node's own key, and that of its name, in the data directory.
 pub(crate) const KEY: &str = "keys/self.key";
 
+/// What to do when the node does not start.
+const LISTEN: &str = "the node does not start; give another address with --p2p MULTIADDR";
+
 /// A running registry and node.
 pub(crate) struct App {
     running: Arc<Running>,
@@ -61,7 +64,7 @@ impl App {
         let path = config.data.join(KEY);
         let known = path.exists().then(|| KeyFile::load(&path)).transpose()?;
         let listen = if config.p2p.is_empty() { sampan_node::default_listen() } else { config.p2p.clone() };
-        sampan_node::check_ports(&listen)?;
+        sampan_node::check_ports(&listen).context(LISTEN)?;
         let dir = config.data.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&dir)).await??;
         let key = known.map_or_else(|| KeyFile::load_or_create(&path), Ok)?;
@@ -76,7 +79,8 @@ impl App {
             mdns: true,
             serving: Serving::Everyone,
         };
-        let (node, events) = sampan_node::start(settings, Arc::new(store.clone()), Arc::new(records)).await?;
+        let (node, events) =
+            sampan_node::start(settings, Arc::new(store.clone()), Arc::new(records)).await.context(LISTEN)?;
         let follower = Follower::new(store.clone(), node.clone());
         let origin = Arc::new(Fetcher::new(store.clone(), node.clone()));
         let registry =

@@ -1,7 +1,7 @@
-//! The one place that writes to the terminal.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands answer on the terminal, here")]
+//! The one place that writes to the terminal. A reader that has gone, as behind `| head`, has seen enough.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -9,11 +9,11 @@ use clap::error::ErrorKind;
 use serde::Serialize;
 
 pub(super) fn line(text: &str) {
-    println!("{text}");
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    line(&serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
@@ -29,7 +29,7 @@ pub(super) fn table(rows: &[Vec<String>]) {
             // Writing to a String does not fail.
             let _ = write!(text, "{cell:<width$}  ");
         }
-        println!("{}", text.trim_end());
+        line(text.trim_end());
     }
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
     let told: Vec<&str> = lines.take_while(|line| !line.starts_with("Usage:")).collect();
     let told = told.join("; ");
     let told = told.trim_start_matches("error: ").trim_end_matches("; For more information, try '--help'.");
-    eprintln!("sampan: {told}; `sampan --help` says what there is");
+    let _ = writeln!(io::stderr(), "sampan: {told}; `sampan --help` says what there is");
     ExitCode::from(2)
 }
 
@@ -58,5 +58,5 @@ pub(crate) fn complain(error: &anyhow::Error) {
             let _ = write!(text, "{}{cause}", if text.is_empty() { "" } else { ": " });
         }
     }
-    eprintln!("sampan: {}", text.replace('\n', " "));
+    let _ = writeln!(io::stderr(), "sampan: {}", text.replace('\n', " "));
 }

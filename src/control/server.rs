@@ -38,8 +38,12 @@ impl Control {
         // Left by a process that did not stop in order; the directory's lock says that it is gone.
         let _ = std::fs::remove_file(&path);
         let cannot = || format!("{} cannot be opened; a shorter --data path may help", path.display());
-        let listener = UnixListener::bind(&path).with_context(cannot)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).with_context(cannot)?;
+        // Made where nobody else can reach it, and moved when it has its mode.
+        let hidden = dir.join("keys").join(SOCKET);
+        let _ = std::fs::remove_file(&hidden);
+        let listener = UnixListener::bind(&hidden).with_context(cannot)?;
+        std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600)).with_context(cannot)?;
+        std::fs::rename(&hidden, &path).with_context(cannot)?;
         Ok(Self { task: tokio::spawn(accept(listener, answer)), path })
     }
 }

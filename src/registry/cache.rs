@@ -14,7 +14,7 @@ use sampan_storage::{Digest, Reference, RepositoryName};
 use super::manifests::Manifest;
 
 /// Bytes of manifests that are kept.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
+const MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Answers that are kept; each is some 300 bytes.
 const MAX_ANSWERS: usize = 4096;
 

@@ -15,7 +15,7 @@ use crate::error::StoreError;
 use crate::journal::Position;
 
 /// Pages that sled keeps in memory.
-const CACHE: u64 = 8 * 1024 * 1024;
+const CACHE: u64 = 4 * 1024 * 1024;
 /// Rows a batch: a batch holds a lock that readers wait for.
 const BATCH: usize = 512;
 /// Rows of another form are rebuilt.

@@ -31,7 +31,7 @@ use crate::tree::{Change, Difference};
 use crate::upload::Uploads;
 
 /// Directory nodes kept in memory: the upper levels of the trees that are read, which every look-up passes.
-const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+const CACHE_BYTES: u64 = 2 * 1024 * 1024;
 /// A directory of the largest size that is not sharded, and some.
 const CACHE_BLOCK: usize = 512 * 1024;
 const CACHE_ITEMS: usize = 1024;

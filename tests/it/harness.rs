@@ -51,8 +51,9 @@ pub(crate) struct Server {
     /// The multiaddr of the node, with its peer id.
     pub(crate) p2p: String,
     pub(crate) client: reqwest::Client,
-    pub(crate) home: Home,
+    // Ends before its directory goes.
     process: Process,
+    pub(crate) home: Home,
 }
 
 /// What a command said, and how it ended.

@@ -23,9 +23,9 @@ use crate::error::OpenError;
 use crate::files::sync_directory;
 use table::Table;
 
-/// A pack is closed at this size: so long is the file that is read at start, and so many blocks (some 100,000)
+/// A pack is closed at this size: so long is the file that is read at start, and so many blocks (some 50,000)
 /// have their place in memory.
-const ROLL_AT: u64 = 16 * 1024 * 1024;
+const ROLL_AT: u64 = 8 * 1024 * 1024;
 
 /// The start of a block's hash. Two blocks with the same would take 2^64 tries to find.
 type Key = [u8; 16];
