@@ -17,18 +17,17 @@ use crate::block::{Block, BlockError, Blocks, DAG_PB};
 use crate::dag::pb;
 use crate::error::StoreError;
 use crate::inner::Inner;
-use crate::tree;
 
 /// Below this, packs are not worth a walk.
-const LEAST: u64 = 32 * 1024 * 1024;
+const LEAST: u64 = 16 * 1024 * 1024;
 /// Packs are rewritten when they are this many times what was live the last time.
 const FACTOR: u64 = 2;
 /// How long a root that is no longer current stays whole.
 const KEEP: Duration = Duration::from_hours(1);
 /// Of those at most so many, evenly thinned: a storm of pushes makes twenty a second.
-const KEEP_ROOTS: usize = 64;
+const KEEP_ROOTS: usize = 32;
 /// Blocks copied between two writes.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+const BATCH_BYTES: usize = 256 * 1024;
 
 /// Roots that were current within the last hour.
 #[derive(Debug, Default)]
@@ -99,16 +98,14 @@ fn mark(inner: &Inner) -> Result<HashSet<u64>, BlockError> {
         (view.base, view.state.clone(), view.overlay.targets())
     };
     let mut live = HashSet::new();
-    live.extend(pending.iter().map(short));
-    mark_files(inner, pending, &mut live)?;
     let followed = state.follows.iter().filter_map(|follow| follow.good.as_ref()).map(|good| good.root.0);
-    for root in std::iter::once(current).chain(followed) {
-        mark_tree(inner, &root, &mut live)?;
+    for root in std::iter::once(current).chain(followed).chain(pending) {
+        mark_below(inner, &root, &mut live)?;
     }
     let past = inner.past_roots.lock().unwrap_or_else(PoisonError::into_inner).roots();
     for root in past {
         // One that an earlier compaction has thinned away is whole no more.
-        match mark_tree(inner, &root, &mut live) {
+        match mark_below(inner, &root, &mut live) {
             Ok(()) | Err(BlockError::Missing(_)) => {}
             Err(error) => return Err(error),
         }
@@ -116,29 +113,33 @@ fn mark(inner: &Inner) -> Result<HashSet<u64>, BlockError> {
     Ok(live)
 }
 
-fn mark_tree(inner: &Inner, root: &Cid, live: &mut HashSet<u64>) -> Result<(), BlockError> {
-    let mut files = Vec::new();
-    tree::reach(inner, root, &mut |cid, _| {
-        let new = live.insert(short(cid));
-        if new {
-            files.push(*cid);
-        }
-        // What was seen under another root is live with all below it.
-        new
-    })?;
-    mark_files(inner, files, live)
-}
-
-/// Below a large file's root lie more nodes, and leaves that are kept as they came.
-fn mark_files(inner: &Inner, mut files: Vec<Cid>, live: &mut HashSet<u64>) -> Result<(), BlockError> {
-    while let Some(cid) = files.pop() {
-        if cid.codec() != DAG_PB {
+/// Everything below a node: directories whole; of files the nodes, and leaves that are dag-pb, which may be kept as
+/// they came. What is live already is live with all below it.
+fn mark_below(inner: &Inner, root: &Cid, live: &mut HashSet<u64>) -> Result<(), BlockError> {
+    let mut pending = vec![(*root, true)];
+    while let Some((cid, needed)) = pending.pop() {
+        if !live.insert(short(&cid)) || cid.codec() != DAG_PB {
             continue;
         }
-        let Some(data) = inner.get(&cid)? else { continue };
-        let Ok(node) = pb::Node::decode(&data) else { continue };
-        let below = node.links.into_iter().map(|link| link.cid).filter(|cid| cid.codec() == DAG_PB);
-        files.extend(below.filter(|cid| live.insert(short(cid))));
+        let Some(data) = inner.get(&cid)? else {
+            // Nodes inside a file come with its bytes, which a follower may not have.
+            if needed {
+                return Err(BlockError::Missing(cid));
+            }
+            continue;
+        };
+        let malformed = |malformed: crate::dag::Malformed| malformed.at(&cid);
+        for link in pb::View::parse(&data).map_err(malformed)?.links() {
+            let link = link.map_err(malformed)?;
+            let below = link.cid().map_err(malformed)?;
+            // Only a directory's links have names.
+            let named = !link.name().is_empty();
+            if below.codec() == DAG_PB {
+                pending.push((below, named));
+            } else if named {
+                live.insert(short(&below));
+            }
+        }
     }
     Ok(())
 }

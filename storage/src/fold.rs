@@ -3,8 +3,8 @@
 //! Dirty directories only, bottom-up; new nodes go to a pack, which is synced before the journal names the root.
 //! It never makes a push wait: it works on a copy of the changes, and the committer switches the tree over.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +15,7 @@ use crate::error::StoreError;
 use crate::fail;
 use crate::inner::Inner;
 use crate::journal::{CidBytes, Entry, Position};
+use crate::recent::small_files;
 use crate::tree;
 
 /// Folds begin at least this far apart, so that a storm of pushes costs one set of directories each.
@@ -94,6 +95,11 @@ fn fold(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>) -> Result<(), 
     let changed = applied.root != base;
     let sequence = if changed { sequence + 1 } else { sequence };
     let entry = Entry::Fold { root: CidBytes(applied.root), sequence, covers };
+    if changed {
+        nodes.extend(small_files(inner, changes.keys()));
+        // Before the root is known, so that whoever hears of it finds what it added.
+        inner.recent.lock().unwrap_or_else(PoisonError::into_inner).push(base, nodes);
+    }
     let (reply, answer) = oneshot::channel();
     let sender = requests.upgrade().ok_or(StoreError::Closed)?;
     sender.blocking_send(Request { change: Change::Other(entry), reply }).map_err(|_| StoreError::Closed)?;

@@ -26,6 +26,7 @@ mod inner;
 mod overlay;
 mod pack;
 mod partial;
+mod recent;
 mod replay;
 mod space;
 mod store;

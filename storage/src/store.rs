@@ -26,6 +26,7 @@ use crate::journal::{Entry, Follow, Journal, State};
 use crate::name::{RepositoryName, Tag};
 use crate::pack::Packs;
 use crate::partial::Partial;
+use crate::recent::Recent;
 use crate::replay::replay;
 use crate::space::Reserve;
 use crate::upload::{Upload, UploadId, Uploads};
@@ -76,6 +77,7 @@ impl Store {
             damaged: AtomicBool::new(false),
             folded: watch::Sender::new(entries.state.sequence),
             past_roots: Mutex::new(PastRoots::default()),
+            recent: Mutex::new(Recent::default()),
             adoptions: Arc::default(),
             order: RwLock::default(),
             cache: inner::cache(),
@@ -153,6 +155,13 @@ impl Store {
         eager: u64,
         limit: usize,
     ) -> Result<Option<Vec<Block>>, StoreError> {
+        if let Some(old) = old
+            && new == self.root()
+            && let Some(recent) =
+                self.inner.recent.lock().unwrap_or_else(PoisonError::into_inner).since(&old, limit)
+        {
+            return Ok(Some(recent));
+        }
         Ok(delta::blocks_between(self.inner.as_ref(), old, new, eager, limit)?)
     }
 

@@ -51,9 +51,10 @@ class Node:
         # The node dies with this script.
         self.start_line = [*enter, "setpriv", "--pdeathsig", "KILL", binary, "serve", "--data", data, *flags]
         self.status_line = [binary, "status", "--data", data, "--json"]
-        self.log, self.process = log, None
+        self.log, self.process, self.fail_point = log, None, None
 
     def start(self, fail_point=None):
+        self.fail_point = fail_point
         environment = dict(os.environ, **({"SAMPAN_FAILPOINT": fail_point} if fail_point else {}))
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.start_line, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -167,6 +168,12 @@ class Run:
 
     def round(self, number):
         fail_point = self.fail_point(number)
+        if fail_point and fail_point.startswith("adopt."):
+            # What a follower does is cut short at the follower.
+            self.follower.kill()
+            self.follower.start(fail_point)
+            self.follower.ready(B)
+            fail_point = None
         self.writer.kill(self.random.choice([signal.SIGKILL, signal.SIGTERM]))
         before = counts(self.ledger)
         self.writer.start(fail_point)
@@ -182,6 +189,10 @@ class Run:
         if ready is None:
             raise Broken("A does not start on its data any more")
         self.slowest = max(self.slowest, ready)
+        if self.follower_fell():
+            self.follower.start()
+            if self.follower.ready(B) is None:
+                raise Broken("B does not start on its data any more")
         wrong = check(self.ledger, A, before) + self.watch.broken + self.sequence_wrong()
         if wrong:
             raise Broken("\n  ".join(wrong[:20]))
@@ -190,12 +201,28 @@ class Run:
         print(f"round {number}: {how}; {now[0] - before[0]} blobs and {now[1] - before[1]} manifests kept, "
               f"ready in {ready * 1000:.0f} ms, B at sequence {self.watch.sequence}", flush=True)
 
+    def follower_fell(self):
+        """Waits a moment for a fail point that B was started with."""
+        armed = self.follower.fail_point
+        if not armed:
+            return False
+        deadline = time.monotonic() + CONVERGE
+        while self.follower.alive() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if self.follower.alive():
+            self.follower.kill()
+        else:
+            self.reached.add(armed.split(":")[0])
+        return True
+
     def fail_point(self, number):
         """Every other round, each point in turn."""
         if not self.fail_points or number % 2 == 0:
             return None
         name = self.fail_points[number // 2 % len(self.fail_points)]
-        return f"{name}:{self.random.choice([1, 1, 2, 5, 20])}"
+        # A file of the journal is closed once in some thousand entries, and B adopts what A has time to publish.
+        passes = [1] if name.startswith(("journal.rotate", "adopt.")) else [1, 1, 2, 5, 20]
+        return f"{name}:{self.random.choice(passes)}"
 
     def load(self, number, fail_point):
         """Runs the load until A is dead; true if it died by itself."""

@@ -4,7 +4,6 @@
 
 mod apply;
 mod diff;
-mod reach;
 
 #[cfg(test)]
 mod tests;
@@ -13,7 +12,6 @@ use cid::Cid;
 
 pub use self::apply::{Applied, Change, apply};
 pub use self::diff::{Diff, Difference, MAX_MISSING};
-pub use self::reach::reach;
 use crate::block::{BlockError, Blocks};
 use crate::dag::directory;
 pub use crate::dag::directory::Entry;

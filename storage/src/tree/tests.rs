@@ -215,36 +215,7 @@ fn hostile_trees_end() {
     let mut diff = Diff::new(None, wide, 0);
     diff.budget /= 64;
     assert!(diff.advance(&blocks, &mut |_| {}).is_err());
-    // A garbage collection sees each block once.
-    let mut count = 0;
-    reach(&blocks, &wide, &mut |_, _| {
-        count += 1;
-        true
-    })
-    .unwrap();
-    assert_eq!(count, 62);
     assert!(Diff::new(None, value(1).0, 0).advance(&blocks, &mut |_| {}).is_err(), "a file is no tree");
-}
-
-#[test]
-fn reach_visits_each_node_once_and_descends_as_told() {
-    let blocks = empty_tree();
-    let files = Files::from([("a/x".into(), value(1)), ("b/x".into(), value(1)), ("c/y".into(), value(2))]);
-    let root = from_scratch(&blocks, &files);
-    let mut seen = BTreeMap::new();
-    reach(&blocks, &root, &mut |cid, tsize| seen.insert(*cid, tsize).is_none()).unwrap();
-    // The root, two distinct directories below, two files.
-    assert_eq!(seen.len(), 5);
-    assert_eq!(seen.get(&value(2).0), Some(&3));
-    let mut count = 0;
-    reach(&blocks, &root, &mut |_, _| {
-        count += 1;
-        false
-    })
-    .unwrap();
-    assert_eq!(count, 1);
-    let gone = MemoryBlocks::default();
-    assert!(matches!(reach(&gone, &root, &mut |_, _| true), Err(BlockError::Missing(_))));
 }
 
 #[test]
