@@ -6,6 +6,9 @@ use super::{Serve, print};
 use crate::app::App;
 use crate::config::{Config, Flags, Network};
 
+/// Addresses in the greeting: enough to copy one, few enough to read.
+const SHOWN: usize = 2;
+
 pub(super) fn run(data: Option<PathBuf>, serve: Serve) -> anyhow::Result<()> {
     let config = Config::load(Flags {
         data,
@@ -40,7 +43,8 @@ fn greet(app: &App, config: &Config) {
         row("registry", format!("http://{}", app.http())),
         row("network", network.to_owned()),
     ];
-    rows.extend(app.addresses().iter().map(|address| row("p2p", address.to_string())));
+    // Loopback addresses stand last; `sampan status` shows all.
+    rows.extend(app.addresses().iter().take(SHOWN).map(|address| row("p2p", address.to_string())));
     rows.push(row("data", config.data.display().to_string()));
     print::table(&rows);
 }
