@@ -25,7 +25,7 @@ const HEADER: usize = 8;
 /// No entry is larger. The largest is a blob's inner nodes: 50 KiB for each GiB of the blob.
 pub const MAX_ENTRY: usize = 64 * 1024 * 1024;
 /// A file is closed at this size, so that replay at start stays short.
-pub const ROTATE_AT: u64 = 4 * 1024 * 1024;
+pub const ROTATE_AT: u64 = 1024 * 1024;
 
 /// Number of an entry since the data directory began. The first is 1.
 pub type Position = u64;

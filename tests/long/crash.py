@@ -224,10 +224,15 @@ class Run:
         passes = [1] if name.startswith(("journal.rotate", "adopt.")) else [1, 1, 2, 5, 20]
         return f"{name}:{self.random.choice(passes)}"
 
+    @staticmethod
+    def patience(fail_point):
+        """A file of the journal is long after some hundred pushes."""
+        return UNDER_LOAD * (5 if fail_point.startswith("journal.rotate") else 1)
+
     def load(self, number, fail_point):
         """Runs the load until A is dead; true if it died by itself."""
         load = Load(self.ledger, A, self.options.seed * 1_000_003 + number)
-        deadline = time.monotonic() + (UNDER_LOAD if fail_point else self.random.uniform(0.05, 1.5))
+        deadline = time.monotonic() + (self.patience(fail_point) if fail_point else self.random.uniform(0.05, 1.5))
         while time.monotonic() < deadline and load.running():
             time.sleep(0.002)
         refusals = list(self.ledger.refusals)
