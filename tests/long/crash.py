@@ -237,6 +237,8 @@ class Run:
             time.sleep(0.002)
         refusals = list(self.ledger.refusals)
         if self.disk:
+            # The ioctl leaves the process running, and a sync that it overtakes may still say that all is well.
+            load.dark.set()
             self.disk.cut()
             time.sleep(AFTER_CUT)
         died_itself = not self.writer.alive()

@@ -42,9 +42,9 @@ class Ledger:
 class Worker(threading.Thread):
     """Pushes to a repository of its own until `ended` is set or the server is gone."""
 
-    def __init__(self, ledger, address, number, seed, ended):
+    def __init__(self, ledger, address, number, seed, ended, dark):
         super().__init__(daemon=True)
-        self.ledger, self.address, self.ended = ledger, address, ended
+        self.ledger, self.address, self.ended, self.dark = ledger, address, ended, dark
         self.repository = f"crash/worker{number}"
         self.random = random.Random(seed)
         self.layers = []
@@ -71,10 +71,16 @@ class Worker(threading.Thread):
     def blob(self, push):
         large = self.random.random() < 0.1 and self.ledger.bytes < BYTES_LIMIT
         seed, size = self.random.getrandbits(64), self.random.randrange(1, LARGE if large else SMALL)
-        layer = push(content(seed, size))
+        layer = self.answered(push(content(seed, size)))
         self.ledger.blobs[self.repository, layer[0]] = (seed, size)
         self.ledger.bytes += size
         self.layers = [*self.layers[-20:], layer]
+
+    def answered(self, answer):
+        """An answer counts if it came while there was power: a machine without any sends none."""
+        if self.dark.is_set():
+            raise ConnectionError("the power is gone")
+        return answer
 
     def image(self):
         layers = self.random.sample(self.layers, min(len(self.layers), 3))
@@ -86,14 +92,14 @@ class Worker(threading.Thread):
         body, name = self.image(), f"t{self.random.randrange(TAGS)}"
         tag = self.ledger.tags.setdefault((self.repository, name), Tag())
         tag.in_flight = digest(body)
-        tag.settle(registry.push_manifest(self.repository, name, body))
+        tag.settle(self.answered(registry.push_manifest(self.repository, name, body)))
         self.ledger.manifests[self.repository, digest(body)] = body
 
     def untagged(self, registry):
         if not self.layers:
             return
         body = self.image()
-        registry.push_manifest(self.repository, digest(body), body)
+        self.answered(registry.push_manifest(self.repository, digest(body), body))
         self.ledger.manifests[self.repository, digest(body)] = body
 
 
@@ -101,8 +107,8 @@ class Load:
     """Runs the workers. `stop` must come after the server was killed, or lets what is in flight end."""
 
     def __init__(self, ledger, address, seed):
-        self.ended = threading.Event()
-        self.workers = [Worker(ledger, address, n, seed * THREADS + n, self.ended) for n in range(THREADS)]
+        self.ended, self.dark = threading.Event(), threading.Event()
+        self.workers = [Worker(ledger, address, n, seed * THREADS + n, self.ended, self.dark) for n in range(THREADS)]
         for worker in self.workers:
             worker.start()
 
