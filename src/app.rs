@@ -84,7 +84,7 @@ impl App {
         let follower = Follower::new(store.clone(), node.clone());
         let origin = Arc::new(Fetcher::new(store.clone(), node.clone()));
         let registry =
-            Registry::new(store.clone(), origin, Policy { sparse: config.sparse, ..Policy::default() });
+            Registry::new(store.clone(), origin, Policy { delete: config.delete, sparse: config.sparse });
         let access = http::Access {
             anonymous_push: config.anonymous_push,
             loopback: config::is_loopback(&http),

@@ -1,5 +1,6 @@
 //! The command line: what can be said, and one file for each command that does more than ask.
 
+mod config;
 mod follow;
 mod ls;
 mod peers;
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use sampan_node::{KeyFile, Multiaddr, Name};
 
-use crate::config::{self, Anonymous, Network};
+use crate::config::{Anonymous, Network, data_dir, multiaddr, name};
 
 pub(crate) use print::{complain, refuse};
 
@@ -57,6 +58,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show and check the configuration
+    #[command(subcommand)]
+    Config(Config),
     /// List the places where SAMPAN_FAILPOINT can end the process
     #[command(hide = true)]
     Failpoints,
@@ -68,13 +72,13 @@ struct Serve {
     #[arg(long, value_name = "HOST:PORT")]
     addr: Option<String>,
     /// Where the node listens, repeatable [default: TCP and QUIC port 4001 of every interface]
-    #[arg(long, value_name = "MULTIADDR", value_parser = config::multiaddr)]
+    #[arg(long, value_name = "MULTIADDR", value_parser = multiaddr)]
     p2p: Vec<Multiaddr>,
     /// Who the node speaks to [default: lan]
     #[arg(long, value_enum)]
     network: Option<Network>,
     /// Follow a registry by its name, repeatable
-    #[arg(long, value_name = "NAME", value_parser = config::name)]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     follow: Vec<Name>,
     /// What clients without a password may do [default: pull, and push from this machine]
     #[arg(long, value_enum, value_name = "WHAT")]
@@ -85,15 +89,32 @@ struct Serve {
 }
 
 #[derive(Debug, Subcommand)]
+enum Config {
+    /// Show the values that count, and where each comes from
+    Show {
+        /// Configuration file (YAML)
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a configuration file
+    Check {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum Follow {
     /// Follow a name from now on
     Add {
-        #[arg(value_parser = config::name)]
+        #[arg(value_parser = name)]
         name: Name,
     },
     /// Stop following a name
     Rm {
-        #[arg(value_parser = config::name)]
+        #[arg(value_parser = name)]
         name: Name,
     },
     /// List followed names
@@ -105,12 +126,15 @@ enum Follow {
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { data, command } = arguments;
-    if let Command::Serve(serve) = command {
-        return serve::run(data, serve);
-    }
-    let dir = config::data_dir(data)?;
+    // These read the configuration; the others ask a data directory.
+    let command = match command {
+        Command::Serve(serve) => return serve::run(data, serve),
+        Command::Config(config) => return config::run(data, config),
+        other => other,
+    };
+    let dir = data_dir(data)?;
     match command {
-        Command::Serve(_) => {}
+        Command::Serve(_) | Command::Config(_) => {}
         Command::Name => {
             let key = KeyFile::load(dir.join(crate::app::KEY))?;
             print::line(&key.name().to_string());

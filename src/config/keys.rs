@@ -1,0 +1,315 @@
+//! Every key that is known: the one table that the file, the environment, `config show`, `config check` and
+//! docs/CONFIG.md go by. It says what a key is, not what was said.
+
+/// One key, or one section whose inside is not looked at ([`Kind::Any`], [`Kind::Driver`]).
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) path: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) standing: Standing,
+    /// What a used key means; for others, what to do instead.
+    pub(crate) says: &'static str,
+    /// Its value is not shown.
+    pub(crate) secret: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Switch,
+    Text,
+    /// `HOST:PORT`, or `:PORT` for every interface.
+    Address,
+    Choice(&'static [&'static str]),
+    Multiaddrs,
+    /// Names of registries, as a list or with commas between them.
+    Names,
+    /// A value or a section of any shape.
+    Any,
+    /// As `Any`; being there says something, even when it is empty.
+    Driver,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Used,
+    /// Harmless to leave out: a warning.
+    Ignored,
+    /// Unsafe to leave out, or the registry would not be where it is looked for: an error.
+    Refused,
+}
+
+/// Letters of an unknown key that are compared with the known ones; no known key is longer.
+const MAX_COMPARED: usize = 64;
+
+use Kind::{Address, Any, Choice, Driver, Multiaddrs, Names, Switch, Text};
+use Standing::{Ignored, Refused, Used};
+
+/// In the order of Distribution's reference, with what is Sampan's own behind it.
+pub(crate) const KEYS: &[Key] = &[
+    key("version", Choice(&["0.1"]), Used, "Version of the format. May be left out."),
+    key("log.level", Text, Ignored, LOG),
+    key("log.formatter", Text, Ignored, "Logs are text."),
+    key("log.fields", Any, Ignored, "Log lines carry no fixed fields; let the log collector add them."),
+    secret("log.hooks", Any, Ignored, "No mail is sent; let the log collector watch."),
+    key("log.accesslog", Any, Ignored, LOG),
+    key("log.reportcaller", Any, Ignored, LOG),
+    key("loglevel", Text, Ignored, LOG),
+    key(
+        "storage.filesystem.rootdirectory",
+        Text,
+        Used,
+        "Data directory, as `--data`. Default: the system's place for data, `/var/lib/sampan` as root.",
+    ),
+    key("storage.filesystem.maxthreads", Any, Ignored, "The number of threads is not limited by a key."),
+    key("storage.delete.enabled", Switch, Used, "Tags, manifests and blobs can be deleted. Default: `true`."),
+    key(
+        "storage.ipfs.readonlyipnskeys",
+        Names,
+        Used,
+        "Names that are followed, as a list or with commas between them; added to `ipfs.follow`. Default: none.",
+    ),
+    key(
+        "storage.ipfs.writeipnskey",
+        Text,
+        Ignored,
+        "A registry publishes under a name of its own: give readers what `sampan name` prints.",
+    ),
+    key(
+        "storage.ipfs.ipfsapiaddress",
+        Text,
+        Ignored,
+        "The node is built in and no other is asked; say with `ipfs.listen` where it listens.",
+    ),
+    secret("storage.s3", Driver, Refused, DISK),
+    secret("storage.s3aws", Driver, Refused, DISK),
+    secret("storage.gcs", Driver, Refused, DISK),
+    secret("storage.azure", Driver, Refused, DISK),
+    secret("storage.swift", Driver, Refused, DISK),
+    secret("storage.oss", Driver, Refused, DISK),
+    key(
+        "storage.inmemory",
+        Driver,
+        Refused,
+        "Data is kept on disk; use `storage.filesystem.rootdirectory`, on a tmpfs if it shall not stay.",
+    ),
+    key("storage.cache", Any, Ignored, "The cache is built in; nothing is to be set."),
+    key("storage.tag", Any, Ignored, "Tags are read from one index; nothing is to be set."),
+    key("storage.redirect", Any, Ignored, "Clients are never sent elsewhere for a blob."),
+    key("storage.maintenance.uploadpurging", Any, Ignored, "Uploads are cleaned up without a key."),
+    key(
+        "storage.maintenance.readonly.enabled",
+        Switch,
+        Refused,
+        "There is no read-only mode; let a proxy in front refuse all but `GET` and `HEAD`.",
+    ),
+    secret("auth", Any, Refused, AUTH),
+    secret("middleware", Any, Ignored, "There is no middleware; content of others comes by `ipfs.follow`."),
+    key("http.addr", Address, Used, "Where HTTP listens, as `--addr`. Default: `127.0.0.1:5000`."),
+    key("http.net", Choice(&["tcp"]), Ignored, "HTTP listens on TCP."),
+    key(
+        "http.prefix",
+        Text,
+        Refused,
+        "Paths begin with `/v2/`; let the proxy in front take the prefix away.",
+    ),
+    key("http.host", Text, Ignored, "Locations are relative and need no host."),
+    key("http.relativeurls", Switch, Ignored, "Locations are always relative."),
+    secret("http.secret", Text, Ignored, "Uploads carry no signed state; nothing is to be set."),
+    key("http.draintimeout", Any, Ignored, "The time that requests have at the end is fixed."),
+    secret("http.tls", Any, Refused, TLS),
+    key("http.debug", Any, Ignored, "There is no debug port; `sampan status --json` has figures."),
+    secret("http.headers", Any, Ignored, "No headers are added; let the proxy in front add them."),
+    key("http.http2", Any, Ignored, "Which HTTP is spoken is left to the client."),
+    key("http.h2c", Any, Ignored, "Which HTTP is spoken is left to the client."),
+    secret("notifications", Any, Ignored, "No events are sent; followers learn of a push by themselves."),
+    secret("redis", Any, Ignored, "The cache is built in; no Redis is asked."),
+    secret("health", Any, Ignored, "Nothing is probed by a key; `sampan status` tells how the registry is."),
+    secret(
+        "proxy",
+        Any,
+        Refused,
+        "There is no pull-through yet; follow registries by name with `ipfs.follow`.",
+    ),
+    key("validation.manifests.urls", Any, Refused, "URLs of foreign layers are not checked."),
+    key("validation.manifests.indexes", Any, Ignored, "Say with `sparse` whether content may be missing."),
+    key("validation.enabled", Any, Ignored, "Manifests are always checked."),
+    key("validation.disabled", Any, Ignored, "Manifests are always checked."),
+    key("policy", Any, Refused, "There are no classes of repositories."),
+    key("catalog.maxentries", Any, Ignored, "The length of a page is bounded without a key."),
+    key("tags.maxtags", Any, Ignored, "The length of a page is bounded without a key."),
+    key("compatibility", Any, Ignored, "Manifests of schema 1 are not taken."),
+    secret("reporting", Any, Ignored, "Errors are reported to nobody; they are in the log."),
+    secret("profiling", Any, Ignored, "Figures go to nobody; `sampan status --json` has them."),
+    key("ipfs.network", Choice(&["lan", "public", "private"]), Used, "As `--network`. Default: `lan`."),
+    key(
+        "ipfs.listen",
+        Multiaddrs,
+        Used,
+        "Where the node listens, as `--p2p`. Default: TCP and QUIC, port 4001 of every interface.",
+    ),
+    key(
+        "ipfs.peers",
+        Multiaddrs,
+        Used,
+        "Peers that are kept connected; each ends in `/p2p/<peer id>`. Default: none.",
+    ),
+    key("ipfs.follow", Names, Used, "Registries that are followed, as `--follow`. Default: none."),
+    key(
+        "ipfs.swarmkey",
+        Text,
+        Used,
+        "File with the key of a private network. Default: `swarm.key` in the data directory.",
+    ),
+    key("anonymous", Choice(&["pull", "push"]), Used, "As `--anonymous`. Default: `pull`."),
+    key("sparse", Switch, Used, "A manifest may name content that is not here. Default: `false`."),
+];
+
+const LOG: &str = "Say with `SAMPAN_LOG` what is logged.";
+const DISK: &str = "Data is kept on a local disk; use `storage.filesystem.rootdirectory`.";
+const AUTH: &str = "There are no passwords yet, and the node serves what anonymous clients may pull: keep nothing \
+                    here that is secret, and leave `http.addr` on loopback.";
+const TLS: &str = "There is no TLS yet; leave `http.addr` on loopback, or put a proxy in front that lets nobody \
+                   push and adds `X-Forwarded-For`.";
+
+const fn key(path: &'static str, kind: Kind, standing: Standing, says: &'static str) -> Key {
+    Key { path, kind, standing, says, secret: false }
+}
+
+const fn secret(path: &'static str, kind: Kind, standing: Standing, says: &'static str) -> Key {
+    Key { path, kind, standing, says, secret: true }
+}
+
+impl Kind {
+    /// Whether what stands inside belongs to the key itself.
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self, Any | Driver)
+    }
+
+    pub(crate) fn is_list(self) -> bool {
+        matches!(self, Multiaddrs | Names)
+    }
+}
+
+pub(crate) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Whether known keys stand below this path.
+pub(crate) fn is_section(path: &str) -> bool {
+    KEYS.iter().any(|key| is_below(key.path, path))
+}
+
+/// Whether the first path lies in the section of the second; everything lies in the nameless one.
+pub(crate) fn is_below(path: &str, section: &str) -> bool {
+    section.is_empty() || path.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// The known key or section that an unknown path most likely means.
+pub(crate) fn nearest(unknown: &str) -> &'static str {
+    let unknown: String = unknown.chars().take(MAX_COMPARED).collect();
+    // A key may be written in the wrong section: its own name counts too, a little less.
+    let far = |known: &str| distance(&unknown, known).min(distance(leaf(&unknown), leaf(known)) + 1);
+    let sections = KEYS.iter().flat_map(|key| {
+        key.path.match_indices('.').filter_map(|(end, _)| key.path.get(..end)).collect::<Vec<_>>()
+    });
+    let (used, other): (Vec<&Key>, Vec<&Key>) = KEYS.iter().partition(|key| key.standing == Used);
+    let known = used.iter().chain(&other).map(|key| key.path).chain(sections);
+    known.filter(|known| !is_below(&unknown, known)).min_by_key(|known| far(known)).unwrap_or_default()
+}
+
+fn leaf(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// Levenshtein's distance: letters to add, drop or change.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (line, one) in from.chars().enumerate() {
+        let mut left = line + 1;
+        let mut next = vec![left];
+        for ((other, above_left), above) in to.chars().zip(&row).zip(row.iter().skip(1)) {
+            left = (above_left + usize::from(one != other)).min(above + 1).min(left + 1);
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::ValueEnum;
+
+    use super::super::{Anonymous, Network};
+    use super::*;
+
+    #[test]
+    fn the_nearest_key_is_the_one_that_was_meant() {
+        let cases = [
+            ("htpp", "http"),
+            ("http.adr", "http.addr"),
+            ("addr", "http.addr"),
+            ("http.rootdirectory", "storage.filesystem.rootdirectory"),
+            ("ipfs.folow", "ipfs.follow"),
+            ("storage.ipfs.readonlyipnskey", "storage.ipfs.readonlyipnskeys"),
+            ("log.levl", "log.level"),
+        ];
+        for (unknown, known) in cases {
+            assert_eq!(nearest(unknown), known, "{unknown}");
+        }
+        assert!(!nearest(&"ä".repeat(100_000)).is_empty());
+        assert!(!nearest("").is_empty());
+    }
+
+    #[test]
+    fn distances_are_levenshtein_s() {
+        for (from, to, far) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2)] {
+            assert_eq!(distance(from, to), far);
+            assert_eq!(distance(to, from), far);
+        }
+    }
+
+    #[test]
+    fn no_key_stands_twice_or_inside_another() {
+        for (place, key) in KEYS.iter().enumerate() {
+            assert!(key.path.len() <= MAX_COMPARED && !key.says.is_empty() && key.says.ends_with('.'));
+            assert!(!key.path.contains('_'), "{} has no name in the environment", key.path);
+            let others = KEYS.iter().enumerate().filter(|(other, _)| *other != place);
+            for (_, other) in others {
+                assert!(key.path != other.path && !is_below(key.path, other.path), "{}", key.path);
+            }
+        }
+    }
+
+    #[test]
+    fn choices_are_those_of_the_flags() {
+        fn names<T: ValueEnum>() -> BTreeSet<String> {
+            let variants = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+            variants.map(|value| value.get_name().to_owned()).collect()
+        }
+        let choices = |path| match find(path).unwrap().kind {
+            Choice(choices) => choices.iter().map(|&choice| choice.to_owned()).collect::<BTreeSet<String>>(),
+            kind => panic!("{kind:?}"),
+        };
+        assert_eq!(choices("ipfs.network"), names::<Network>());
+        assert_eq!(choices("anonymous"), names::<Anonymous>());
+    }
+
+    /// Each row of the document is one of the table, word for word, and there is no other.
+    #[test]
+    fn the_document_has_every_key_and_no_other() {
+        let document = include_str!("../../docs/CONFIG.md");
+        for (title, standing) in
+            [("### Used", Used), ("### Ignored, with a warning", Ignored), ("### Refused", Refused)]
+        {
+            let (_, section) = document.split_once(&format!("\n{title}\n")).expect(title);
+            let rows = section.lines().take_while(|line| !line.starts_with('#'));
+            let told: Vec<&str> = rows.filter(|line| line.starts_with("| `")).collect();
+            let keys = KEYS.iter().filter(|key| key.standing == standing);
+            let known: Vec<String> = keys.map(|key| format!("| `{}` | {} |", key.path, key.says)).collect();
+            assert!(told == known, "{title} should have\n{}\n", known.join("\n"));
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What the file and the environment say, key by key: gathered, checked against the table and read as its type.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+use sampan_node::{Multiaddr, Name};
+use serde_json::Value;
+
+use super::file;
+use super::keys::{self, Key, Kind, Standing};
+use super::source::{Environment, PREFIX, Source};
+
+/// Problems that are told; who has more has another file in hand.
+const MAX_TOLD: usize = 20;
+
+/// Kubernetes sets such variables for a service that is named `registry`; they say nothing about this program.
+const SERVICE_LINKS: [&str; 2] = ["PORT", "SERVICE"];
+
+/// What was said and could be read, by key.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    readings: BTreeMap<&'static str, (Reading, Source)>,
+    /// What is known and does nothing, as it was said.
+    pub(super) ignored: Vec<(&'static Key, Value, Source)>,
+    pub(crate) warnings: Vec<Remark>,
+    pub(crate) problems: Vec<Remark>,
+}
+
+/// Something about a key that the reader of the file should know.
+#[derive(Debug)]
+pub(crate) struct Remark {
+    key: String,
+    source: Source,
+    text: String,
+}
+
+#[derive(Debug)]
+enum Reading {
+    Switch(bool),
+    Text(String),
+    Multiaddrs(Vec<Multiaddr>),
+    Names(Vec<Name>),
+    Open,
+}
+
+/// Values as they were said; what comes later stands above what came before.
+#[derive(Default)]
+struct Gathering {
+    values: BTreeMap<&'static str, (Value, Source)>,
+    said: Said,
+}
+
+impl Said {
+    /// `tree` is that of a file; the environment stands above it.
+    pub(crate) fn gather(tree: Option<(&Value, Source)>, environment: &Environment) -> Self {
+        let mut gathering = Gathering::default();
+        if let Some((tree, source)) = tree {
+            gathering.walk("", tree, &source);
+        }
+        // Shorter names first: an element of a list stands above the whole of it.
+        let mut variables: Vec<_> = environment.iter().filter(|(_, value)| !value.is_empty()).collect();
+        variables.sort_by_key(|(name, _)| (name.len(), name.as_str()));
+        for (name, value) in variables {
+            if let Some(rest) = name.strip_prefix(PREFIX) {
+                gathering.variable(name, rest, value);
+            }
+        }
+        gathering.read()
+    }
+
+    pub(super) fn switch(&self, key: &str) -> Option<(bool, Source)> {
+        match self.readings.get(key)? {
+            (Reading::Switch(switch), source) => Some((*switch, source.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<(String, Source)> {
+        match self.readings.get(key)? {
+            (Reading::Text(text), source) => Some((text.clone(), source.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn multiaddrs(&self, key: &str) -> Option<(Vec<Multiaddr>, Source)> {
+        match self.readings.get(key)? {
+            (Reading::Multiaddrs(list), source) => Some((list.clone(), source.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn names(&self, key: &str) -> Option<(Vec<Name>, Source)> {
+        match self.readings.get(key)? {
+            (Reading::Names(list), source) => Some((list.clone(), source.clone())),
+            _ => None,
+        }
+    }
+
+    fn problem(&mut self, key: &str, source: &Source, text: String) {
+        if self.problems.len() < MAX_TOLD {
+            self.problems.push(Remark { key: key.to_owned(), source: source.clone(), text });
+        }
+    }
+
+    fn warning(&mut self, key: &str, source: &Source, text: String) {
+        if self.warnings.len() < MAX_TOLD {
+            self.warnings.push(Remark { key: key.to_owned(), source: source.clone(), text });
+        }
+    }
+}
+
+impl Display for Remark {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, source, text } = self;
+        match source {
+            Source::Environment(name) if key.is_empty() => write!(formatter, "{name} {text}"),
+            _ => write!(formatter, "{source}: {key} {text}"),
+        }
+    }
+}
+
+impl Gathering {
+    /// One value of the tree, with what lies inside. The depth is that of the table.
+    fn walk(&mut self, path: &str, value: &Value, source: &Source) {
+        if self.said.problems.len() >= MAX_TOLD {
+            return;
+        }
+        if let Some(key) = keys::find(path) {
+            // A key without a value takes nothing back.
+            if !value.is_null() || key.kind == Kind::Driver {
+                self.values.insert(key.path, (value.clone(), source.clone()));
+            }
+            return;
+        }
+        if !keys::is_section(path) {
+            let text = format!("is not known; the nearest is {}", keys::nearest(path));
+            return self.said.problem(&shown(path), source, text);
+        }
+        match value {
+            Value::Null => {}
+            Value::Object(inside) => {
+                for (name, value) in inside {
+                    // A name with a dot in it would be taken for a path.
+                    let name = name.replace('.', "_");
+                    self.walk(&below(path, &name), value, source);
+                }
+            }
+            // Distribution's short form: `storage: filesystem`.
+            Value::String(name) if !path.is_empty() && is_known(&below(path, name)) => {
+                self.walk(&below(path, name), &Value::Null, source);
+            }
+            _ if path.is_empty() => {
+                self.said.problem("the whole", source, "must be sections of `key: value`".to_owned());
+            }
+            _ => self.said.problem(path, source, "must be a section of `key: value`".to_owned()),
+        }
+    }
+
+    /// One `REGISTRY_…` variable, named by the rest.
+    fn variable(&mut self, name: &str, rest: &str, value: &str) {
+        let source = Source::Environment(name.to_owned());
+        let path = rest.to_ascii_lowercase().replace('_', ".");
+        let owner = keys::KEYS.iter().find(|key| key.kind.is_open() && keys::is_below(&path, key.path));
+        let element = path.rsplit_once('.').and_then(|(list, place)| {
+            let key = keys::find(list).filter(|key| key.kind.is_list())?;
+            Some((key, place.parse::<usize>().ok()?))
+        });
+        if let Some(key) = keys::find(&path).or(owner) {
+            let value = match (key.kind, value) {
+                (Kind::Switch, "true") => Value::Bool(true),
+                (Kind::Switch, "false") => Value::Bool(false),
+                (kind, text) if kind.is_list() && text.trim_start().starts_with('[') => {
+                    file::parse(text).unwrap_or_else(|_| Value::from(text))
+                }
+                (_, text) => Value::from(text),
+            };
+            self.values.insert(key.path, (value, source));
+        } else if let Some((key, place)) = element {
+            self.element(key, place, value, source);
+        } else if keys::is_section(&path) {
+            match file::parse(value) {
+                Ok(tree) => self.walk(&path, &tree, &source),
+                Err(error) => self.said.problem(&path, &source, format!("is no valid YAML: {error}")),
+            }
+        } else if !SERVICE_LINKS.iter().any(|link| rest == *link || rest.starts_with(&format!("{link}_"))) {
+            let nearest = keys::nearest(&path).to_ascii_uppercase().replace('.', "_");
+            self.said.warning("", &source, format!("is not known; the nearest is {PREFIX}{nearest}"));
+        }
+    }
+
+    /// One element of a list in the place of another, or behind the last.
+    fn element(&mut self, key: &'static Key, place: usize, value: &str, source: Source) {
+        let mut list = match self.values.get(key.path) {
+            Some((value, _)) => texts(value).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let length = list.len();
+        match list.get_mut(place) {
+            Some(element) => value.clone_into(element),
+            None if place == length => list.push(value.to_owned()),
+            None => {
+                let text = format!("has {length} elements, so the next is number {length}");
+                return self.said.problem(key.path, &source, text);
+            }
+        }
+        self.values.insert(key.path, (Value::from(list), source));
+    }
+
+    /// Each value by the standing and the kind of its key.
+    fn read(self) -> Said {
+        let Self { mut values, mut said } = self;
+        // In the order of the table, which is that of the document.
+        for key in keys::KEYS {
+            let Some((value, source)) = values.remove(key.path) else { continue };
+            if says_nothing(&value) && key.kind != Kind::Driver {
+                continue;
+            }
+            if key.standing == Standing::Refused {
+                if value != Value::Bool(false) {
+                    said.problem(key.path, &source, format!("is refused: {}", plain(key.says)));
+                }
+                continue;
+            }
+            match read(key.kind, &value) {
+                Err(text) => said.problem(key.path, &source, text),
+                Ok(_) if key.standing == Standing::Ignored => {
+                    said.warning(key.path, &source, format!("is ignored: {}", plain(key.says)));
+                    said.ignored.push((key, value, source));
+                }
+                Ok(reading) => {
+                    said.readings.insert(key.path, (reading, source));
+                }
+            }
+        }
+        said
+    }
+}
+
+/// A value as its kind, or what it should have been.
+fn read(kind: Kind, value: &Value) -> Result<Reading, String> {
+    let text = || match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    match kind {
+        Kind::Switch => {
+            value.as_bool().map(Reading::Switch).ok_or_else(|| "must be true or false".to_owned())
+        }
+        Kind::Text => text().map(Reading::Text).ok_or_else(|| "must be a text".to_owned()),
+        Kind::Address => {
+            let port =
+                |text: &str| text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+            let address = text().filter(|text| port(text)).map(Reading::Text);
+            address.ok_or_else(|| "must be HOST:PORT, or :PORT for every interface".to_owned())
+        }
+        Kind::Choice(choices) => {
+            let choice = text().filter(|text| choices.contains(&text.as_str())).map(Reading::Text);
+            choice.ok_or_else(|| format!("must be {}", choices.join(" or ")))
+        }
+        Kind::Multiaddrs => list(value, "a multiaddr such as /ip4/0.0.0.0/tcp/4001").map(Reading::Multiaddrs),
+        Kind::Names => list(value, "the name of a registry, which looks like k51…").map(Reading::Names),
+        Kind::Any | Kind::Driver => Ok(Reading::Open),
+    }
+}
+
+fn list<T: FromStr>(value: &Value, what: &str) -> Result<Vec<T>, String> {
+    let texts = texts(value).ok_or_else(|| format!("must be a list; each is {what}"))?;
+    let parse = |text: &String| text.parse().map_err(|_| format!("has {}, which is not {what}", shown(text)));
+    texts.iter().map(parse).collect()
+}
+
+/// The elements of a list, which may be one text with commas.
+fn texts(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(text) => {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            Some(parts.map(str::to_owned).collect())
+        }
+        Value::Array(values) => values.iter().map(|value| value.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
+/// Nothing, an empty section, list or text.
+fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(section) => section.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+fn is_known(path: &str) -> bool {
+    keys::find(path).is_some() || keys::is_section(path)
+}
+
+fn below(section: &str, name: &str) -> String {
+    if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
+}
+
+/// What the document says, within a line of text.
+fn plain(says: &str) -> String {
+    says.trim_end_matches('.').replace('`', "")
+}
+
+/// A foreign text, short enough for a line.
+fn shown(text: &str) -> String {
+    const MAX: usize = 100;
+    let clean = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter });
+    clean.take(MAX).collect()
+}
