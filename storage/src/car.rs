@@ -2,7 +2,7 @@
 //!
 //! Sections are not verified here: whoever reads a file that another wrote checks each block against its CID.
 
-use std::io::{self, BufRead, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, Read};
 
 use bytes::Bytes;
 use cid::Cid;
@@ -42,17 +42,6 @@ pub struct Reader<R> {
     /// Where the payload ends; a CARv2 has an index behind it.
     end: Option<u64>,
     failed: bool,
-}
-
-impl<R: BufRead + Seek> Reader<R> {
-    /// Reads on from a [`Self::position`] of an earlier reader, or from the header where that is 0.
-    pub fn open_at(mut input: R, position: u64) -> Result<Self, CarError> {
-        if position == 0 {
-            return Self::new(input);
-        }
-        input.seek(SeekFrom::Start(position))?;
-        Ok(Self { input, roots: Vec::new(), position, end: None, failed: false })
-    }
 }
 
 impl<R: BufRead> Reader<R> {
@@ -309,7 +298,6 @@ fn parse_header(from: &mut &[u8]) -> Option<(u64, Vec<Cid>)> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
 
     use proptest::prelude::*;
 
@@ -363,16 +351,6 @@ mod tests {
             Some(Err(CarError::Truncated { .. }))
         ));
         assert!(matches!(Reader::new(&whole[..9]), Err(CarError::Truncated { at: 0 })));
-    }
-
-    #[test]
-    fn reading_goes_on_from_a_position() {
-        let file = car(&[b"one", b"two"]);
-        let mut reader = Reader::open_at(Cursor::new(&file), 0).unwrap();
-        reader.next_section().unwrap();
-        let mut rest = Reader::open_at(Cursor::new(&file), reader.position()).unwrap();
-        assert_eq!(rest.next_section().unwrap(), reader.next_section().unwrap());
-        assert!(rest.next().is_none());
     }
 
     #[test]

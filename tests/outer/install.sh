@@ -12,7 +12,6 @@ CACHE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.cache
 go_tool() {
     case $1 in
         crane) echo github.com/google/go-containerregistry/cmd/crane v0.22.1 ;;
-        regctl) echo github.com/regclient/regclient/cmd/regctl v0.11.7 ;;
         conformance) echo github.com/opencontainers/distribution-spec/conformance v0.0.0-20260831232431-97274622c111 ;;
         registry) echo github.com/distribution/distribution/v3/cmd/registry v3.1.2 ;;
         *) return 1 ;;
