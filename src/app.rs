@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::web;
 use anyhow::Context;
@@ -19,6 +20,7 @@ use crate::control::{Answer, Ask, Control, FollowStatus, PeerStatus, Status};
 use crate::http;
 use crate::registry::{Policy, Registry};
 use crate::sync::{Fetcher, Followed, Follower, StoreRecords, listing, publish};
+use crate::upkeep::Collector;
 
 /// The node's own key, and that of its name, in the data directory.
 pub(crate) const KEY: &str = "keys/self.key";
@@ -33,6 +35,7 @@ pub(crate) struct App {
     listener: std::net::TcpListener,
     state: web::Data<http::State>,
     key: Keypair,
+    gc_interval: Option<Duration>,
 }
 
 /// What answers questions about itself.
@@ -40,6 +43,8 @@ struct Running {
     store: Store,
     node: Node,
     follower: Follower,
+    collector: Collector,
+    stop: CancellationToken,
     name: Name,
     http: SocketAddr,
     network: Network,
@@ -90,10 +95,14 @@ impl App {
             loopback: config::is_loopback(&http),
             authentication: false,
         };
+        let collector = Collector::new(registry.clone(), config.retention.clone());
         let state = web::Data::new(http::State { registry, access });
         let addresses = node.addresses().await;
-        let running = Running { store, node, follower, name, http, network: config.network, addresses };
-        let app = Self { running: Arc::new(running), events, listener, state, key };
+        let stop = CancellationToken::new();
+        let network = config.network;
+        let running = Running { store, node, follower, collector, stop, name, http, network, addresses };
+        let gc_interval = config.gc_interval;
+        let app = Self { running: Arc::new(running), events, listener, state, key, gc_interval };
         app.follow_all(&config.follow).await?;
         Ok(app)
     }
@@ -132,12 +141,15 @@ impl App {
 
     /// Runs until a signal ends it, then stops: requests first, then sync, then the node, then the disk.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self { running, events, listener, state, key } = self;
+        let Self { running, events, listener, state, key, gc_interval } = self;
         let signals = Signals::new()?;
-        let stop = CancellationToken::new();
+        let stop = running.stop.clone();
         let tasks = TaskTracker::new();
         tasks.spawn(publish(running.store.clone(), running.node.clone(), key, stop.clone()));
         tasks.spawn(running.follower.clone().listen(events, stop.clone()));
+        if let Some(interval) = gc_interval {
+            tasks.spawn(running.collector.clone().run(interval, stop.clone()));
+        }
         tasks.close();
         let control = Control::start(running.store.dir(), Arc::clone(&running) as Arc<dyn Answer>)?;
         let server = http::serve(listener, state)?;
@@ -198,6 +210,10 @@ impl Running {
                 Value::Null
             }
             Ask::FollowLs => serde_json::to_value(self.follows())?,
+            Ask::Gc { dry_run, grace } => {
+                let answer = self.collector.collect(dry_run, grace, self.stop.clone(), |_| {}).await?;
+                serde_json::to_value(answer)?
+            }
             Ask::Peers => {
                 let peers = self.node.peers().await.into_iter().map(|peer| PeerStatus {
                     id: peer.id.to_string(),
@@ -211,6 +227,7 @@ impl Running {
 
     async fn status(&self) -> Status {
         let stats = self.node.stats();
+        let totals = self.collector.totals();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.name.to_string(),
@@ -224,6 +241,9 @@ impl Running {
             peers: self.node.peers().await.len(),
             follows: self.follows(),
             refused_records: stats.records_invalid + stats.records_older + stats.records_not_followed,
+            collections: totals.runs,
+            failed_collections: totals.failed,
+            collected: totals.collected,
         }
     }
 

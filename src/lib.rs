@@ -9,6 +9,7 @@ mod http;
 mod registry;
 mod sync;
 mod telemetry;
+mod upkeep;
 
 use std::process::ExitCode;
 

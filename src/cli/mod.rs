@@ -2,6 +2,7 @@
 
 mod config;
 mod follow;
+mod gc;
 mod ls;
 mod peers;
 mod print;
@@ -58,6 +59,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Remove what no tag, rule or manifest keeps
+    Gc(gc::Gc),
     /// Show and check the configuration
     #[command(subcommand)]
     Config(Config),
@@ -143,6 +146,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Status { json } => status::run(&dir, json)?,
         Command::Ls { path, json } => ls::run(&dir, &path, json)?,
         Command::Follow(follow) => follow::run(&dir, &follow)?,
+        Command::Gc(gc) => gc::run(&dir, &gc)?,
         Command::Peers { json } => peers::run(&dir, json)?,
         Command::Failpoints => sampan_storage::fail::POINTS.iter().for_each(|point| print::line(point)),
     }

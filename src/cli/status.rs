@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::print;
 use crate::control::{self, Ask, Status};
+use crate::registry::Collected;
 
 pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
     let status: Status = control::must_ask(dir, &Ask::Status)?;
@@ -25,6 +26,14 @@ pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
     for follow in status.follows {
         rows.push(row("follows", follow.name));
         rows.push(row("", follow.describe));
+    }
+    if status.collections > 0 {
+        let Collected { tags, manifests, blobs, bytes, .. } = status.collected;
+        let runs = status.collections;
+        let text = format!(
+            "{tags} tags, {manifests} manifests, {blobs} blobs of {bytes} bytes in {runs} collections"
+        );
+        rows.push(row("collected", text));
     }
     if status.refused_records > 0 {
         rows.push(row("refused records", status.refused_records.to_string()));

@@ -23,6 +23,10 @@ pub(crate) enum Kind {
     Multiaddrs,
     /// Names of registries, as a list or with commas between them.
     Names,
+    /// As Go writes it: `168h`, `1h30m`.
+    Duration,
+    /// Rules of garbage collection.
+    Retention,
     /// A value or a section of any shape.
     Any,
     /// As `Any`; being there says something, even when it is empty.
@@ -41,7 +45,7 @@ pub(crate) enum Standing {
 /// Letters of an unknown key that are compared with the known ones; no known key is longer.
 const MAX_COMPARED: usize = 64;
 
-use Kind::{Address, Any, Choice, Driver, Multiaddrs, Names, Switch, Text};
+use Kind::{Address, Any, Choice, Driver, Duration, Multiaddrs, Names, Retention, Switch, Text};
 use Standing::{Ignored, Refused, Used};
 
 /// In the order of Distribution's reference, with what is Sampan's own behind it.
@@ -162,6 +166,21 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("anonymous", Choice(&["pull", "push"]), Used, "As `--anonymous`. Default: `pull`."),
     key("sparse", Switch, Used, "A manifest may name content that is not here. Default: `false`."),
+    key("gc.enabled", Switch, Used, "Garbage is collected by schedule. Default: `true`."),
+    key("gc.interval", Duration, Used, "Time between two collections. Default: `24h`."),
+    key(
+        "gc.grace",
+        Duration,
+        Used,
+        "What was pushed, mounted or asked for more recently is never collected. Default: `1h`.",
+    ),
+    key(
+        "gc.untagged",
+        Duration,
+        Used,
+        "Age at which manifests go that no tag, index or subject keeps. Default: they stay.",
+    ),
+    key("gc.rules", Retention, Used, "Which tags of which repositories stay, see below. Default: all stay."),
 ];
 
 const LOG: &str = "Say with `SAMPAN_LOG` what is logged.";
@@ -187,6 +206,11 @@ impl Kind {
 
     pub(crate) fn is_list(self) -> bool {
         matches!(self, Multiaddrs | Names)
+    }
+
+    /// Whether a variable of the environment may hold it as YAML.
+    pub(crate) fn is_yaml(self) -> bool {
+        self.is_list() || self == Retention
     }
 }
 

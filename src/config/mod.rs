@@ -3,8 +3,10 @@
 //!
 //! The file has the shape of CNCF Distribution's, with a section `ipfs` for what a registry without a node lacks.
 
+mod duration;
 mod file;
 mod keys;
+mod retention;
 mod said;
 mod source;
 #[cfg(test)]
@@ -14,12 +16,16 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
 use sampan_node::{Multiaddr, Name};
 use serde_json::Value;
 
+use crate::registry::Retention;
+
+pub(crate) use duration::{parse_duration, show_duration};
 pub(crate) use said::{Remark, Said};
 pub(crate) use source::{Environment, Source};
 
@@ -31,6 +37,9 @@ const ROOT: &str = "storage.filesystem.rootdirectory";
 
 /// The data directory, in the environment.
 const SAMPAN_DATA: &str = "SAMPAN_DATA";
+
+/// Between two collections of garbage.
+const GC_INTERVAL: Duration = Duration::from_hours(24);
 
 /// What is shown of a secret.
 const MASK: &str = "***";
@@ -52,6 +61,9 @@ pub(crate) struct Config {
     pub(crate) delete: bool,
     /// A manifest may name content that is not here.
     pub(crate) sparse: bool,
+    /// How often garbage is collected; `None`: only when a command asks.
+    pub(crate) gc_interval: Option<Duration>,
+    pub(crate) retention: Retention,
     /// All of it again, with where each comes from.
     pub(crate) settings: Vec<Setting>,
 }
@@ -171,6 +183,21 @@ impl Config {
         let (sparse, source) = said.switch("sparse").unwrap_or_default();
         note("sparse", sparse.into(), source);
 
+        let (gc, source) = said.switch("gc.enabled").unwrap_or((true, Source::Default));
+        note("gc.enabled", gc.into(), source);
+        let (interval, source) = said.duration("gc.interval").unwrap_or((GC_INTERVAL, Source::Default));
+        note("gc.interval", show_duration(interval).into(), source);
+        let mut retention = Retention::default();
+        let (grace, source) = said.duration("gc.grace").unwrap_or((retention.grace, Source::Default));
+        note("gc.grace", show_duration(grace).into(), source);
+        retention.grace = grace;
+        let (age, source) = said.duration("gc.untagged").unzip();
+        note("gc.untagged", age.map(show_duration).into(), source.unwrap_or_default());
+        retention.untagged = age;
+        let (rules, value, source) = said.retention("gc.rules").unwrap_or_default();
+        note("gc.rules", value, source);
+        retention.rules = rules;
+
         settings.extend(said.ignored.iter().map(|(key, value, source)| {
             let value = if key.secret { Value::from(MASK) } else { value.clone() };
             Setting { key: key.path, value, source: source.clone(), ignored: true }
@@ -186,6 +213,8 @@ impl Config {
             anonymous_push: anonymous == Anonymous::Push,
             delete,
             sparse,
+            gc_interval: gc.then_some(interval),
+            retention,
             settings,
         })
     }

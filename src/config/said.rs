@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::str::FromStr;
+use std::time::Duration;
 
 use sampan_node::{Multiaddr, Name};
 use serde_json::Value;
 
+use super::duration::parse_duration;
 use super::file;
 use super::keys::{self, Key, Kind, Standing};
+use super::retention;
 use super::source::{Environment, PREFIX, Source};
+use crate::registry::Rule;
 
 /// Problems that are told; who has more has another file in hand.
 const MAX_TOLD: usize = 20;
@@ -41,6 +45,9 @@ enum Reading {
     Text(String),
     Multiaddrs(Vec<Multiaddr>),
     Names(Vec<Name>),
+    Duration(Duration),
+    /// With what was written.
+    Retention(Vec<Rule>, Value),
     Open,
 }
 
@@ -93,6 +100,22 @@ impl Said {
     pub(super) fn names(&self, key: &str) -> Option<(Vec<Name>, Source)> {
         match self.readings.get(key)? {
             (Reading::Names(list), source) => Some((list.clone(), source.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn duration(&self, key: &str) -> Option<(Duration, Source)> {
+        match self.readings.get(key)? {
+            (Reading::Duration(duration), source) => Some((*duration, source.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn retention(&self, key: &str) -> Option<(Vec<Rule>, Value, Source)> {
+        match self.readings.get(key)? {
+            (Reading::Retention(rules, value), source) => {
+                Some((rules.clone(), value.clone(), source.clone()))
+            }
             _ => None,
         }
     }
@@ -170,7 +193,7 @@ impl Gathering {
             let value = match (key.kind, value) {
                 (Kind::Switch, "true") => Value::Bool(true),
                 (Kind::Switch, "false") => Value::Bool(false),
-                (kind, text) if kind.is_list() && text.trim_start().starts_with('[') => {
+                (kind, text) if kind.is_yaml() && text.trim_start().starts_with('[') => {
                     file::parse(text).unwrap_or_else(|_| Value::from(text))
                 }
                 (_, text) => Value::from(text),
@@ -261,6 +284,11 @@ fn read(kind: Kind, value: &Value) -> Result<Reading, String> {
         }
         Kind::Multiaddrs => list(value, "a multiaddr such as /ip4/0.0.0.0/tcp/4001").map(Reading::Multiaddrs),
         Kind::Names => list(value, "the name of a registry, which looks like k51…").map(Reading::Names),
+        Kind::Duration => {
+            let duration = text().and_then(|text| parse_duration(&text)).map(Reading::Duration);
+            duration.ok_or_else(|| "must be a duration such as 168h, 90m or 45s".to_owned())
+        }
+        Kind::Retention => retention::read(value).map(|rules| Reading::Retention(rules, value.clone())),
         Kind::Any | Kind::Driver => Ok(Reading::Open),
     }
 }

@@ -4,8 +4,12 @@
 mod client;
 mod server;
 
+use std::time::Duration;
+
 use sampan_node::Name;
 use serde::{Deserialize, Serialize};
+
+use crate::registry::Collected;
 
 pub(crate) use client::{ask, must_ask, open_offline};
 pub(crate) use server::{Answer, Control};
@@ -27,6 +31,7 @@ pub(crate) enum Ask {
     FollowRm { name: Name },
     FollowLs,
     Peers,
+    Gc { dry_run: bool, grace: Option<Duration> },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +50,10 @@ pub(crate) struct Status {
     pub(crate) follows: Vec<FollowStatus>,
     /// Records that were not taken: a bad signature, a lower sequence, another key's.
     pub(crate) refused_records: u64,
+    /// Collections of garbage since the start, those that failed, and what all of them took away.
+    pub(crate) collections: u64,
+    pub(crate) failed_collections: u64,
+    pub(crate) collected: Collected,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -47,7 +47,10 @@ impl Registry {
                 return Err(RegistryError::BlobUnknown(digest));
             }
             let content = find_content(store, &trees, &digest)?;
-            content.map(|content| content.blob).ok_or(RegistryError::BlobUnknown(digest))
+            let content = content.ok_or(RegistryError::BlobUnknown(digest))?;
+            // A client that is told so will not push it.
+            store.touch(&digest);
+            Ok(content.blob)
         })
         .await
     }

@@ -116,12 +116,22 @@ fn remove_manifest(
         commit.remove(layout::tag_dir(repository, &tag));
     }
     // Where the bytes are lost, the link from the subject stays and leads to nothing, which a list leaves out.
-    if let Some(subject) = subject_of(store, trees, digest) {
-        let link = layout::referrer(repository, &subject, digest);
+    remove_revision(commit, repository, digest, subject_of(store, trees, digest).as_ref());
+    Ok(())
+}
+
+/// Takes a manifest that no tag points to out of the repository.
+pub(super) fn remove_revision(
+    commit: &mut Commit,
+    repository: &RepositoryName,
+    digest: &Digest,
+    subject: Option<&Digest>,
+) {
+    if let Some(subject) = subject {
+        let link = layout::referrer(repository, subject, digest);
         commit.remove(link.strip_suffix("/link").unwrap_or(&link).to_owned());
     }
     commit.remove(layout::revision_dir(repository, digest));
-    Ok(())
 }
 
 fn subject_of(store: &Store, trees: &[Tree], digest: &Digest) -> Option<Digest> {

@@ -54,9 +54,11 @@ impl From<StoreError> for RegistryError {
             StoreError::DigestMismatch { expected, actual } => Self::DigestMismatch { expected, actual },
             StoreError::Full { .. } => Self::Full(error),
             StoreError::Closed => Self::Stopping,
-            StoreError::TooLarge { .. } | StoreError::Block(_) | StoreError::Io(_) | StoreError::Index(_) => {
-                Self::Store(error)
-            }
+            StoreError::TooLarge { .. }
+            | StoreError::Block(_)
+            | StoreError::Io(_)
+            | StoreError::Index(_)
+            | StoreError::Changed => Self::Store(error),
         }
     }
 }

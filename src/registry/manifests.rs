@@ -37,6 +37,7 @@ impl Registry {
         let generation = self.store.generation();
         let key = (repository.clone(), reference.clone());
         if let Some(manifest) = self.manifests.get(&key, generation) {
+            self.touch(&key.1);
             return Ok(manifest);
         }
         let (repository, reference) = key.clone();
@@ -52,8 +53,16 @@ impl Registry {
                 self.blocking(move |_| typed(&tree, &repository, digest, bytes)).await?
             }
         };
+        self.touch(&key.1);
         self.manifests.put(key, generation, &manifest);
         Ok(manifest)
+    }
+
+    /// A client that is told that a manifest is here will not push it, and will name it in an index.
+    fn touch(&self, reference: &Reference) {
+        if let Reference::Digest(digest) = reference {
+            self.store.touch(digest);
+        }
     }
 
     /// Brings a manifest of a followed tree to this disk.

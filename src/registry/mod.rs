@@ -9,6 +9,7 @@
 
 mod blobs;
 mod cache;
+mod collect;
 mod delete;
 mod descriptor;
 mod error;
@@ -16,6 +17,7 @@ mod lists;
 mod manifest;
 mod manifests;
 mod origin;
+mod pattern;
 mod push;
 mod referrers;
 mod uploads;
@@ -27,6 +29,7 @@ use sampan_storage::{Store, StoreError};
 use cache::ManifestCache;
 
 pub(crate) use blobs::Blob;
+pub(crate) use collect::{Collected, Garbage, Retention, Rule};
 pub(crate) use delete::Deleted;
 pub(crate) use descriptor::Descriptor;
 pub(crate) use error::RegistryError;
@@ -35,6 +38,7 @@ pub(crate) use manifest::{MAX_MANIFEST, OCI_INDEX};
 #[cfg(test)]
 pub(crate) use origin::Nowhere;
 pub(crate) use origin::{BlobStream, Origin, OriginError, RemoteBlob};
+pub(crate) use pattern::{Pattern, PatternError};
 pub(crate) use push::ManifestPush;
 pub(crate) use referrers::ReferrersQuery;
 pub(crate) use uploads::{UploadStatus, Window};

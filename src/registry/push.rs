@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use sampan_storage::{Algorithm, Commit, Digest, Entry, Reference, RepositoryName, Store, Tag, layout};
+use sampan_storage::{Algorithm, Commit, Digest, Entry, Pin, Reference, RepositoryName, Store, Tag, layout};
 
 use super::blobs::{Blob, Content, find_content, is_linked};
 use super::descriptor::Descriptor;
@@ -67,7 +67,7 @@ impl Registry {
         tags.extend(push.tags);
 
         let mut commit = Commit::new();
-        self.link_references(repository, &document, &mut commit).await?;
+        let _pins = self.link_references(repository, &document, &mut commit).await?;
         let bytes = push.bytes;
         let stored = self.blocking(move |store| store.put_blob(algorithm, &bytes)).await?;
         commit.put_blob(&stored);
@@ -80,20 +80,24 @@ impl Registry {
         Ok(Pushed { digest, subject: document.subject.map(|subject| subject.digest) })
     }
 
-    /// Links all that the manifest names and that is not linked yet, following manifests of other trees down.
+    /// Links all that the manifest names and that is not linked yet, following manifests of other trees down. All of
+    /// it stays here as long as the pins live.
     async fn link_references(
         &self,
         repository: &RepositoryName,
         document: &Document,
         commit: &mut Commit,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Vec<Pin>, RegistryError> {
+        let mut pins = Vec::new();
         let mut seen = HashSet::new();
         let mut missing = Vec::new();
         let mut manifests = 0;
         let mut documents = VecDeque::from([document.references.clone()]);
         while let Some(mut references) = documents.pop_front() {
             references.retain(|(_, descriptor)| seen.insert(descriptor.digest));
-            for (role, descriptor, content) in self.settle(repository, references).await? {
+            let (pin, settled) = self.settle(repository, references).await?;
+            pins.push(pin);
+            for (role, descriptor, content) in settled {
                 let Some(content) = content else {
                     if !self.policy.sparse && !descriptor.is_foreign() {
                         missing.push(descriptor.digest);
@@ -118,7 +122,7 @@ impl Registry {
                 }
             }
         }
-        if missing.is_empty() { Ok(()) } else { Err(RegistryError::ManifestBlobUnknown(missing)) }
+        if missing.is_empty() { Ok(pins) } else { Err(RegistryError::ManifestBlobUnknown(missing)) }
     }
 
     /// What of these is to be linked, with its content brought to this disk; `None` where it is not to be had.
@@ -126,14 +130,17 @@ impl Registry {
         &self,
         repository: &RepositoryName,
         references: Vec<(Role, Descriptor)>,
-    ) -> Result<Vec<(Role, Descriptor, Option<Content>)>, RegistryError> {
+    ) -> Result<(Pin, Vec<(Role, Descriptor, Option<Content>)>), RegistryError> {
         let repository = repository.clone();
-        let standings = self
+        let (pin, standings) = self
             .blocking(move |store| {
+                // Before the look, so that what is found is not collected until it is linked.
+                let pin = store.pin(references.iter().map(|(_, descriptor)| descriptor.digest).collect());
                 let stand = |(role, it): (Role, Descriptor)| {
                     stand(store, &repository, &it.digest).map(|standing| (role, it, standing))
                 };
-                references.into_iter().map(stand).collect::<Result<Vec<_>, RegistryError>>()
+                let standings = references.into_iter().map(stand).collect::<Result<Vec<_>, RegistryError>>();
+                standings.map(|standings| (pin, standings))
             })
             .await?;
         let fetches = standings.into_iter().map(|(role, descriptor, standing)| async move {
@@ -150,7 +157,8 @@ impl Registry {
             Ok(Some((role, descriptor, content)))
         });
         let settled: Vec<_> = stream::iter(fetches).buffered(FETCHES).collect().await;
-        settled.into_iter().filter_map(Result::transpose).collect()
+        let settled: Result<_, RegistryError> = settled.into_iter().filter_map(Result::transpose).collect();
+        Ok((pin, settled?))
     }
 
     /// A manifest of another repository or tree that an index names.

@@ -149,13 +149,16 @@ impl Registry {
     ) -> Result<bool, RegistryError> {
         let digest = *digest;
         let found = self.blocking(move |store| {
+            // Before the look, so that what is found is not collected until it is linked.
+            let pin = store.pin(vec![digest]);
             let trees = store.trees();
-            match &from {
+            let content = match &from {
                 Some(from) if !is_visible(&trees, from, &digest)? => Ok(None),
                 _ => find_content(store, &trees, &digest),
-            }
+            };
+            content.map(|content| content.map(|content| (pin, content)))
         });
-        let Some(content) = found.await? else { return Ok(false) };
+        let Some((_pin, content)) = found.await? else { return Ok(false) };
         if let Blob::Remote(want) = content.blob {
             match self.origin.fetch(want).await {
                 Ok(_) => {}

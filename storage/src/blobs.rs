@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -13,6 +14,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::StoreError;
 use crate::fail;
 use crate::files::{make_directory, sync_directory};
+use crate::pins::Pin;
 
 /// A whole blob on this disk.
 #[derive(Clone, Debug)]
@@ -32,6 +34,11 @@ impl BlobFile {
         self.file.read_at(buffer, offset)
     }
 
+    /// When it was pushed or fetched last.
+    pub fn modified(&self) -> Result<SystemTime, StoreError> {
+        Ok(self.file.metadata()?.modified()?)
+    }
+
     /// All of it, if it is no longer than `limit` bytes.
     pub fn read_all(&self, limit: u64) -> Result<Bytes, StoreError> {
         let len = usize::try_from(self.size).ok().filter(|_| self.size <= limit);
@@ -49,6 +56,8 @@ pub struct StoredBlob {
     pub size: u64,
     /// The UnixFS file over it.
     pub root: FileRoot,
+    /// Until it is in a tree, nothing else keeps it.
+    pub(crate) _pin: Arc<Pin>,
 }
 
 #[derive(Debug)]
@@ -77,6 +86,20 @@ impl Blobs {
     pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
         self.dir.join(digest.algorithm().name()).join(hex.get(..2).unwrap_or_default()).join(&hex)
+    }
+
+    /// Where the blobs are whose hexadecimal digest begins with this byte.
+    pub(crate) fn directory(&self, algorithm: Algorithm, fan_out: u8) -> PathBuf {
+        self.dir.join(algorithm.name()).join(format!("{fan_out:02x}"))
+    }
+
+    pub(crate) fn list(&self, algorithm: Algorithm, fan_out: u8) -> io::Result<Vec<Digest>> {
+        let mut digests = Vec::new();
+        for item in fs::read_dir(self.directory(algorithm, fan_out))? {
+            let name = item?.file_name();
+            digests.extend(name.to_str().and_then(|hex| format!("{algorithm}:{hex}").parse::<Digest>().ok()));
+        }
+        Ok(digests)
     }
 
     pub(crate) fn open_blob(&self, digest: &Digest) -> io::Result<Option<BlobFile>> {

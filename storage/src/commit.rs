@@ -20,6 +20,7 @@ use crate::inner::Inner;
 use crate::journal::{CidBytes, CommitEntry, Entry, Journal, Position, Target};
 use crate::layout;
 use crate::tree;
+use crate::view::Tree;
 
 /// Requests that wait for the committer. Each waits for a sync anyway; more would only hide that.
 pub(crate) const QUEUE: usize = 256;
@@ -29,6 +30,7 @@ pub(crate) const QUEUE: usize = 256;
 pub struct Commit {
     entry: CommitEntry,
     soon: bool,
+    expects: Vec<(String, Cid)>,
 }
 
 impl Commit {
@@ -68,12 +70,18 @@ impl Commit {
         self.entry.changes.push((path, None));
     }
 
+    /// The commit happens only if this path of my tree still leads to this CID; otherwise it is
+    /// [`StoreError::Changed`].
+    pub fn expect(&mut self, path: String, cid: Cid) {
+        self.expects.push((path, cid));
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entry.changes.is_empty()
     }
 
-    pub(crate) fn into_parts(self) -> (CommitEntry, bool) {
-        (self.entry, self.soon)
+    pub(crate) fn into_change(self) -> Change {
+        Change::Commit { entry: self.entry, soon: self.soon, expects: self.expects }
     }
 
     fn push_block(&mut self, block: &Block) {
@@ -99,6 +107,8 @@ pub(crate) enum Change {
     Commit {
         entry: CommitEntry,
         soon: bool,
+        /// What paths must lead to for the commit to happen.
+        expects: Vec<(String, Cid)>,
     },
     Adopt(Adoption),
     Other(Entry),
@@ -117,12 +127,24 @@ pub(crate) fn run(
     mut requests: mpsc::Receiver<Request>,
     folder: &std::sync::mpsc::SyncSender<Signal>,
 ) {
-    while let Some(first) = requests.blocking_recv() {
+    let mut conditional = None;
+    while let Some(first) = conditional.take().or_else(|| requests.blocking_recv()) {
+        if let Err(error) = first.change.check(inner) {
+            // A caller that has gone does not want to know.
+            let _ = first.reply.send(Err(error));
+            continue;
+        }
         let mut batch = vec![first];
         while batch.len() < QUEUE
+            && conditional.is_none()
             && let Ok(request) = requests.try_recv()
         {
-            batch.push(request);
+            if request.change.is_conditional() {
+                // Its conditions are looked at when all before it is visible.
+                conditional = Some(request);
+            } else {
+                batch.push(request);
+            }
         }
         let entries: Vec<Entry> = batch.iter().map(|request| request.change.entry()).collect();
         let first_position = journal.next();
@@ -194,6 +216,22 @@ fn tidy(inner: &Inner, journal: &mut Journal) -> Result<(), StoreError> {
 }
 
 impl Change {
+    fn is_conditional(&self) -> bool {
+        matches!(self, Self::Commit { expects, .. } if !expects.is_empty())
+    }
+
+    /// Whether every path still leads where the commit expects it.
+    fn check(&self, inner: &Arc<Inner>) -> Result<(), StoreError> {
+        let Self::Commit { expects, .. } = self else { return Ok(()) };
+        let tree = Tree::mine(Arc::clone(inner));
+        for (path, cid) in expects {
+            if tree.lookup(path)?.is_none_or(|entry| entry.cid != *cid) {
+                return Err(StoreError::Changed);
+            }
+        }
+        Ok(())
+    }
+
     fn entry(&self) -> Entry {
         match self {
             Self::Commit { entry, .. } => Entry::Commit(entry.clone()),

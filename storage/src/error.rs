@@ -50,6 +50,8 @@ pub enum StoreError {
     Io(Arc<io::Error>),
     #[error("the index failed: {0}")]
     Index(Arc<str>),
+    #[error("what was to be removed has changed since")]
+    Changed,
     #[error("the store is closed")]
     Closed,
 }

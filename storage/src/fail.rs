@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// `NAME` or `NAME:N`: abort at the N-th pass of the point.
 pub const VARIABLE: &str = "SAMPAN_FAILPOINT";
 
-pub const POINTS: [&str; 19] = [
+pub const POINTS: [&str; 21] = [
     "upload.sync.before",
     "upload.sync.after",
     "upload.rename.after",
@@ -25,6 +25,8 @@ pub const POINTS: [&str; 19] = [
     "fold.entry.after",
     "publish.sign.after",
     "publish.record.after",
+    "sweep.unlink.before",
+    "sweep.unlink.after",
     "adopt.pack.after",
     "adopt.entry.after",
 ];

@@ -134,6 +134,24 @@ impl Index {
         Ok(())
     }
 
+    /// Removes the rows whose holder is not wanted any more. Walks all rows.
+    pub(crate) fn retain_blocks(&self, keep: &mut dyn FnMut(&Holder) -> bool) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        let mut rows = 0;
+        for row in &self.blocks {
+            let (key, value) = row.map_err(failed)?;
+            if Holder::decode(&value).is_none_or(|holder| !keep(&holder)) {
+                batch.remove(key);
+                rows += 1;
+            }
+            if rows == BATCH {
+                self.blocks.apply_batch(std::mem::take(&mut batch)).map_err(failed)?;
+                rows = 0;
+            }
+        }
+        self.blocks.apply_batch(batch).map_err(failed)
+    }
+
     /// Everyone who holds the bytes of this hash.
     pub(crate) fn holders(
         &self,

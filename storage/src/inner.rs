@@ -27,6 +27,7 @@ use crate::journal::{CommitEntry, Entry, Position, State};
 use crate::layout::{self, Item};
 use crate::overlay::Overlay;
 use crate::pack::Packs;
+use crate::pins::Pins;
 use crate::recent::Recent;
 use crate::tree::{Change, Difference};
 use crate::upload::Uploads;
@@ -47,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) folded: watch::Sender<u64>,
     pub(crate) past_roots: Mutex<PastRoots>,
     pub(crate) recent: Mutex<Recent>,
+    pub(crate) pins: Arc<Pins>,
     /// Adoptions read, compaction writes: see [`crate::compact`].
     pub(crate) adoptions: Arc<tokio::sync::RwLock<()>>,
     /// Followed names in the order in which they are read.

@@ -26,10 +26,13 @@ mod inner;
 mod overlay;
 mod pack;
 mod partial;
+mod pins;
 mod recent;
 mod replay;
 mod space;
 mod store;
+mod survey;
+mod sweep;
 mod upload;
 mod view;
 
@@ -43,7 +46,10 @@ pub use error::{OpenError, StoreError};
 pub use index::TreeKey;
 pub use name::{Reference, RepositoryName, Tag};
 pub use partial::Partial;
+pub use pins::{Claim, Pin};
 pub use store::Store;
+pub use survey::Survey;
+pub use sweep::{Sweep, Swept};
 pub use upload::{Upload, UploadId};
 pub use view::Tree;
 

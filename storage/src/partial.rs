@@ -117,6 +117,9 @@ impl Partial {
         if self.contiguous != self.size || actual != self.digest {
             return Err(StoreError::DigestMismatch { expected: self.digest, actual });
         }
+        // A followed tree names it already, or the push that wants it has pinned it; this one orders the removal of an
+        // old file before the new one.
+        let _pin = self.inner.pins.pin(vec![self.digest]);
         self.file.sync_data()?;
         self.inner.packs.sync()?;
         self.inner.blobs.adopt(&self.path, &self.digest)?;

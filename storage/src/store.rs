@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use bytes::Bytes;
 use cid::Cid;
@@ -26,9 +27,11 @@ use crate::journal::{Entry, Follow, Journal, State};
 use crate::name::{RepositoryName, Tag};
 use crate::pack::Packs;
 use crate::partial::Partial;
+use crate::pins::{Claim, Pin, Pins};
 use crate::recent::Recent;
 use crate::replay::replay;
 use crate::space::Reserve;
+use crate::sweep::{self, Sweep, Swept};
 use crate::upload::{Upload, UploadId, Uploads};
 use crate::view::Tree;
 
@@ -63,8 +66,10 @@ impl Store {
         let index = Index::open(&dir.join("db"))?;
         let packs = Packs::open(&dir.join("packs"))?;
         let blobs = Arc::new(Blobs::open(&dir.join("blobs")).map_err(io(dir.join("blobs")))?);
-        let uploads = Uploads::open(&dir.join("uploads"), Arc::clone(&blobs), Reserve::new(dir))
-            .map_err(io(dir.join("uploads")))?;
+        let pins = Arc::new(Pins::default());
+        let uploads =
+            Uploads::open(&dir.join("uploads"), Arc::clone(&blobs), Arc::clone(&pins), Reserve::new(dir))
+                .map_err(io(dir.join("uploads")))?;
         // What was being fetched is fetched again.
         Partial::clear(&dir.join("partial")).map_err(io(dir.join("partial")))?;
         let (journal, entries) = Journal::open(&dir.join("journal"))?;
@@ -78,6 +83,7 @@ impl Store {
             folded: watch::Sender::new(entries.state.sequence),
             past_roots: Mutex::new(PastRoots::default()),
             recent: Mutex::new(Recent::default()),
+            pins,
             adoptions: Arc::default(),
             order: RwLock::default(),
             cache: inner::cache(),
@@ -207,6 +213,22 @@ impl Store {
         self.inner.index.after(*tree, row).take(limit).map(|row| Ok(row?.0)).collect()
     }
 
+    /// Tags and the manifests that they point to, in byte order. A tag whose link does not parse has no manifest.
+    pub fn tag_targets(
+        &self,
+        tree: &TreeKey,
+        repository: &RepositoryName,
+    ) -> impl Iterator<Item = Result<(Tag, Option<Digest>), StoreError>> + use<> {
+        let rows = self.inner.index.after(*tree, Row::Tag(repository.as_str(), ""));
+        rows.filter_map(|row| match row {
+            Ok((tag, value)) => {
+                let digest = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+                Some(Ok((tag.parse().ok()?, digest)))
+            }
+            Err(error) => Some(Err(error)),
+        })
+    }
+
     /// Tags that point to this manifest.
     pub fn tags_of(
         &self,
@@ -280,8 +302,42 @@ impl Store {
     /// # Cancel safety
     /// A dropped future leaves the commit to happen or not; it never happens in part.
     pub async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
-        let (entry, soon) = commit.into_parts();
-        self.request(Change::Commit { entry, soon }).await
+        self.request(commit.into_change()).await
+    }
+
+    /// The same for a caller that has no async thread.
+    pub fn commit_blocking(&self, commit: Commit) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { change: commit.into_change(), reply };
+        self.requests.blocking_send(request).map_err(|_| StoreError::Closed)?;
+        answer.blocking_recv().map_err(|_| StoreError::Closed)?.map(drop)
+    }
+
+    /// Keeps digests from being collected, from before the look at whether they are here until a commit links them.
+    /// Blocks while one of them is being taken away.
+    pub fn pin(&self, digests: Vec<Digest>) -> Pin {
+        self.inner.pins.pin(digests)
+    }
+
+    /// Somebody was told that this digest is here, and counts on it.
+    pub fn touch(&self, digest: &Digest) {
+        self.inner.pins.touch(digest);
+    }
+
+    /// Those of the digests that nobody has pinned or touched at `since` or later. Until the claim is dropped, nobody
+    /// can pin them.
+    pub fn claim(&self, digests: &[Digest], since: Instant) -> Claim {
+        self.inner.pins.claim(digests, since)
+    }
+
+    /// Removes blob files that no tree names. `visit` is shown each of them, and `None` after each of 512 steps; where
+    /// it says `false` the sweep ends early.
+    pub fn sweep(
+        &self,
+        options: Sweep,
+        visit: &mut dyn FnMut(Option<Swept>) -> bool,
+    ) -> Result<(), StoreError> {
+        sweep::sweep(&self.inner, options, visit)
     }
 
     /// Keeps the record that is about to be published.

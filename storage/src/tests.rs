@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::block::{BlockError, Blocks};
 use crate::tree::Diff;
 use crate::{
-    Adoption, Algorithm, Commit, Digest, OpenError, RepositoryName, Store, StoredBlob, Tag, TreeKey, layout,
+    Adoption, Algorithm, Commit, Digest, OpenError, RepositoryName, Store, StoreError, StoredBlob, Sweep,
+    Tag, TreeKey, layout,
 };
 
 struct Image {
@@ -306,4 +307,55 @@ fn copy_dir(from: &Path, to: &Path) {
             std::fs::copy(item.path(), &target).unwrap();
         }
     }
+}
+
+#[test]
+fn a_commit_with_a_condition_happens_only_while_that_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    push(&store, "v1", 1, 5);
+    let path = layout::tag(&repository(), &"v1".parse().unwrap());
+    let removal = |cid| {
+        let mut commit = Commit::new();
+        commit.expect(path.clone(), cid);
+        commit.remove(layout::tag_dir(&repository(), &"v1".parse().unwrap()));
+        commit
+    };
+    let before = store.mine().lookup(&path).unwrap().unwrap().cid;
+    push(&store, "v1", 2, 5);
+    assert!(matches!(now(store.commit(removal(before))), Err(StoreError::Changed)));
+    let tag = store.mine().lookup(&path).unwrap().unwrap();
+    assert_ne!(tag.cid, before);
+    store.commit_blocking(removal(tag.cid)).unwrap();
+    assert!(matches!(now(store.commit(removal(tag.cid))), Err(StoreError::Changed)), "it is gone");
+    assert_eq!(store.mine().lookup(&path).unwrap(), None);
+}
+
+#[test]
+fn a_sweep_leaves_what_a_followed_tree_names() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let publisher = Store::open(theirs.path()).unwrap();
+    let digest = push(&publisher, "v1", 1, 5).layer.digest;
+    now(publisher.fold()).unwrap();
+    let store = Store::open(ours.path()).unwrap();
+    adopt(&store, &publisher, "k51", None, publisher.root(), 1, 16 * 1024);
+    // Their layer lies here as a file, as after a pull, and so does one that nobody names.
+    assert_eq!(store.put_blob(Algorithm::Sha256, &bytes(1, 5)).unwrap().digest, digest);
+    let orphan = store.put_blob(Algorithm::Sha256, b"nobody's").unwrap().digest;
+    let swept = |dry_run| {
+        let mut swept = Vec::new();
+        let options = Sweep { since: std::time::Instant::now(), dry_run };
+        store
+            .sweep(options, &mut |one| {
+                swept.extend(one.map(|one| one.digest));
+                true
+            })
+            .unwrap();
+        swept
+    };
+    assert_eq!(swept(true), [orphan]);
+    assert_eq!(swept(false), [orphan]);
+    assert!(store.blob(&orphan).unwrap().is_none() && store.blob(&digest).unwrap().is_some());
+    now(store.unfollow("k51")).unwrap();
+    assert_eq!(swept(false), [digest]);
 }

@@ -22,6 +22,7 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::StoreError;
 use crate::fail;
 use crate::name::RepositoryName;
+use crate::pins::{Pin, Pins};
 use crate::space::Reserve;
 
 /// Hash states kept between requests; each holds an open file and some 70 bytes for each MiB uploaded.
@@ -90,6 +91,7 @@ pub(crate) struct Uploads {
     dir: PathBuf,
     blobs: Arc<Blobs>,
     reserve: Reserve,
+    pins: Arc<Pins>,
     slots: Mutex<HashMap<UploadId, Slot>>,
 }
 
@@ -119,7 +121,8 @@ impl Upload {
     /// Makes the bytes a blob: durable under its digest when this returns. A wrong digest ends the session.
     pub fn finish(mut self, digest: &Digest) -> Result<StoredBlob, StoreError> {
         let session = self.session.take().ok_or(StoreError::UploadUnknown)?;
-        let finished = session.finish(&self.uploads.blobs, digest);
+        let pin = self.uploads.pins.pin(vec![*digest]);
+        let finished = session.finish(&self.uploads.blobs, digest, pin);
         let mut slots = self.uploads.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.remove(&self.id);
         finished
@@ -139,7 +142,7 @@ impl Drop for Upload {
 }
 
 impl Session {
-    fn finish(self, blobs: &Blobs, digest: &Digest) -> Result<StoredBlob, StoreError> {
+    fn finish(self, blobs: &Blobs, digest: &Digest, pin: Pin) -> Result<StoredBlob, StoreError> {
         let data = self.dir.join("data");
         // Bytes beyond the last successful write are none of ours.
         self.file.set_len(self.hash.len)?;
@@ -159,7 +162,7 @@ impl Session {
         fail::point("upload.sync.after");
         blobs.adopt(&data, digest)?;
         fs::remove_dir_all(&self.dir)?;
-        Ok(self.hash.stored(*digest))
+        Ok(self.hash.stored(*digest, pin))
     }
 }
 
@@ -201,7 +204,7 @@ impl StreamHash {
         std::mem::replace(&mut self.leaf, Hasher::new(Algorithm::Sha256)).finish()
     }
 
-    fn stored(mut self, digest: Digest) -> StoredBlob {
+    fn stored(mut self, digest: Digest, pin: Pin) -> StoredBlob {
         let last = self.leaf_len as u64;
         let tail = (last > 0 || self.leaves.is_empty()).then(|| self.take_leaf());
         let mut builder = FileBuilder::new();
@@ -211,13 +214,13 @@ impl StreamHash {
         if let Some(tail) = tail {
             builder.push_leaf(cid_from_sha256(RAW, &tail), last);
         }
-        StoredBlob { digest, size: self.len, root: builder.finish() }
+        StoredBlob { digest, size: self.len, root: builder.finish(), _pin: Arc::new(pin) }
     }
 }
 
 impl Uploads {
     /// Takes over what an earlier process left and removes what is too old.
-    pub(crate) fn open(dir: &Path, blobs: Arc<Blobs>, reserve: Reserve) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, blobs: Arc<Blobs>, pins: Arc<Pins>, reserve: Reserve) -> io::Result<Self> {
         let now = SystemTime::now();
         for item in fs::read_dir(dir)? {
             let item = item?;
@@ -231,7 +234,7 @@ impl Uploads {
                 fs::remove_file(item.path())?;
             }
         }
-        Ok(Self { dir: dir.to_owned(), blobs, reserve, slots: Mutex::default() })
+        Ok(Self { dir: dir.to_owned(), blobs, reserve, pins, slots: Mutex::default() })
     }
 
     pub(crate) fn begin(
@@ -306,6 +309,7 @@ impl Uploads {
         let mut hash = StreamHash::new(algorithm);
         hash.update(bytes);
         let digest = hash.whole.clone().finish();
+        let pin = self.pins.pin(vec![digest]);
         let path = self.dir.join(format!("{}.new", Uuid::new_v4()));
         let file = File::create_new(&path)?;
         let written = file.write_all_at(bytes, 0).and_then(|()| file.sync_data());
@@ -314,7 +318,7 @@ impl Uploads {
             return Err(error.into());
         }
         self.blobs.adopt(&path, &digest)?;
-        Ok(hash.stored(digest))
+        Ok(hash.stored(digest, pin))
     }
 
     /// A session that an earlier process began: its bytes are hashed again.
@@ -359,7 +363,7 @@ mod tests {
             fs::create_dir_all(dir.join(name)).unwrap();
         }
         let blobs = Arc::new(Blobs::open(&dir.join("blobs")).unwrap());
-        Arc::new(Uploads::open(&dir.join("uploads"), blobs, Reserve::new(dir)).unwrap())
+        Arc::new(Uploads::open(&dir.join("uploads"), blobs, Arc::default(), Reserve::new(dir)).unwrap())
     }
 
     fn bytes(len: usize) -> Vec<u8> {
