@@ -237,9 +237,7 @@ where
             Box::pin(ready(Ok(upload)))
         } else {
             // Begins at once, not when it is first awaited.
-            let task = tokio::task::spawn_blocking(move || {
-                batch.iter().try_for_each(|piece| upload.write(piece)).map(|()| upload)
-            });
+            let task = tokio::task::spawn_blocking(move || upload.write_pieces(&batch).map(|()| upload));
             Box::pin(async move {
                 match task.await {
                     Ok(written) => Ok(written?),

@@ -10,7 +10,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
@@ -27,6 +28,8 @@ use crate::space::Reserve;
 
 /// Hash states kept between requests; each holds an open file and some 70 bytes for each MiB uploaded.
 const MAX_IDLE: usize = 256;
+/// Below this a second thread costs more than it saves.
+const PARALLEL: usize = 128 * 1024;
 /// How much is written between two looks at the free space.
 const SPACE_CHECK: u64 = 16 * 1024 * 1024;
 /// Sessions that nobody touched for this long are removed at start, as Distribution does after a week.
@@ -74,10 +77,17 @@ struct Session {
 struct StreamHash {
     whole: Hasher,
     algorithm: Algorithm,
-    leaf: Hasher,
-    leaf_len: usize,
-    leaves: Vec<Digest>,
+    leaves: LeafHash,
     len: u64,
+}
+
+/// The hashes of a stream's leaves. Those of the first come from elsewhere where it is hashed anyway.
+#[derive(Clone, Debug)]
+struct LeafHash {
+    hasher: Hasher,
+    /// Bytes of the leaf that is not full.
+    filled: usize,
+    done: Vec<Digest>,
 }
 
 #[derive(Debug)]
@@ -107,15 +117,27 @@ impl Upload {
 
     /// Appends bytes. After an error the session is as long as before.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write_pieces(&[bytes])
+    }
+
+    /// The same for bytes in pieces. Many at a time are worth a second thread.
+    pub fn write_pieces<B: AsRef<[u8]> + Sync>(&mut self, pieces: &[B]) -> Result<(), StoreError> {
         let session = self.session.as_mut().ok_or(StoreError::UploadUnknown)?;
         let offset = session.hash.len;
         if offset >= session.check_at {
             self.uploads.reserve.check()?;
             session.check_at = offset + SPACE_CHECK;
         }
-        session.file.write_all_at(bytes, offset)?;
-        session.hash.update(bytes);
-        Ok(())
+        let file = &session.file;
+        let write = || {
+            let mut at = offset;
+            pieces.iter().try_for_each(|piece| {
+                file.write_all_at(piece.as_ref(), at)?;
+                at += piece.as_ref().len() as u64;
+                Ok(())
+            })
+        };
+        Ok(session.hash.write_and_update(pieces, write)?)
     }
 
     /// Makes the bytes a blob: durable under its digest when this returns. A wrong digest ends the session.
@@ -168,47 +190,84 @@ impl Session {
 
 impl StreamHash {
     fn new(algorithm: Algorithm) -> Self {
-        Self {
-            whole: Hasher::new(algorithm),
-            algorithm,
-            leaf: Hasher::new(Algorithm::Sha256),
-            leaf_len: 0,
-            leaves: Vec::new(),
-            len: 0,
-        }
+        Self { whole: Hasher::new(algorithm), algorithm, leaves: LeafHash::default(), len: 0 }
     }
 
-    fn update(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let (now, rest) = bytes.split_at(bytes.len().min(CHUNK - self.leaf_len));
-            self.whole.update(now);
+    fn update(&mut self, bytes: &[u8]) {
+        self.len += bytes.len() as u64;
+        let mut rest = bytes;
+        if self.is_at_first() {
             // Up to here the stream's SHA-256 is the first leaf's too.
-            if !(self.leaves.is_empty() && self.algorithm == Algorithm::Sha256) {
-                self.leaf.update(now);
+            let (now, later) = bytes.split_at(bytes.len().min(CHUNK - self.leaves.filled));
+            self.whole.update(now);
+            self.leaves.filled += now.len();
+            if self.leaves.filled == CHUNK {
+                self.leaves.push(self.whole.clone().finish());
             }
-            self.len += now.len() as u64;
-            self.leaf_len += now.len();
-            if self.leaf_len == CHUNK {
-                let leaf = self.take_leaf();
-                self.leaves.push(leaf);
+            rest = later;
+        }
+        self.whole.update(rest);
+        self.leaves.update(rest);
+    }
+
+    /// Writes the pieces and hashes them. After an error the hashes are what they were before.
+    fn write_and_update<B: AsRef<[u8]> + Sync>(
+        &mut self,
+        pieces: &[B],
+        write: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let len: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
+        if len < PARALLEL || self.is_at_first() || !has_cores() {
+            write()?;
+            for piece in pieces {
+                self.update(piece.as_ref());
             }
-            bytes = rest;
+            return Ok(());
+        }
+        let before = self.leaves.mark();
+        let (whole, leaves) = (&mut self.whole, &mut self.leaves);
+        let written = thread::scope(|scope| {
+            let hash = || pieces.iter().for_each(|piece| leaves.update(piece.as_ref()));
+            let beside = thread::Builder::new().spawn_scoped(scope, hash);
+            let written = write();
+            if written.is_ok() && beside.is_ok() {
+                for piece in pieces {
+                    whole.update(piece.as_ref());
+                }
+            }
+            // Without a second thread nothing was hashed.
+            written.map(|()| beside.is_ok())
+        });
+        match written {
+            Ok(hashed) => {
+                if hashed {
+                    self.len += len as u64;
+                } else {
+                    for piece in pieces {
+                        self.update(piece.as_ref());
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.leaves.go_back(before);
+                Err(error)
+            }
         }
     }
 
-    fn take_leaf(&mut self) -> Digest {
-        self.leaf_len = 0;
-        if self.leaves.is_empty() && self.algorithm == Algorithm::Sha256 {
-            return self.whole.clone().finish();
-        }
-        std::mem::replace(&mut self.leaf, Hasher::new(Algorithm::Sha256)).finish()
+    /// Whether the leaf being hashed is the first and has the same hash as the stream so far.
+    fn is_at_first(&self) -> bool {
+        self.leaves.done.is_empty() && self.algorithm == Algorithm::Sha256
     }
 
     fn stored(mut self, digest: Digest, pin: Pin) -> StoredBlob {
-        let last = self.leaf_len as u64;
-        let tail = (last > 0 || self.leaves.is_empty()).then(|| self.take_leaf());
+        let last = self.leaves.filled as u64;
+        let first = self.is_at_first();
+        let tail = (last > 0 || self.leaves.done.is_empty())
+            .then(|| if first { self.whole.clone().finish() } else { self.leaves.take() });
         let mut builder = FileBuilder::new();
-        for leaf in &self.leaves {
+        for leaf in &self.leaves.done {
             builder.push_leaf(cid_from_sha256(RAW, leaf), CHUNK as u64);
         }
         if let Some(tail) = tail {
@@ -216,6 +275,51 @@ impl StreamHash {
         }
         StoredBlob { digest, size: self.len, root: builder.finish(), _pin: Arc::new(pin) }
     }
+}
+
+impl Default for LeafHash {
+    fn default() -> Self {
+        Self { hasher: Hasher::new(Algorithm::Sha256), filled: 0, done: Vec::new() }
+    }
+}
+
+impl LeafHash {
+    fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (now, rest) = bytes.split_at(bytes.len().min(CHUNK - self.filled));
+            self.hasher.update(now);
+            self.filled += now.len();
+            if self.filled == CHUNK {
+                let leaf = self.take();
+                self.push(leaf);
+            }
+            bytes = rest;
+        }
+    }
+
+    fn push(&mut self, leaf: Digest) {
+        self.filled = 0;
+        self.done.push(leaf);
+    }
+
+    fn take(&mut self) -> Digest {
+        std::mem::replace(&mut self.hasher, Hasher::new(Algorithm::Sha256)).finish()
+    }
+
+    fn mark(&self) -> (Hasher, usize, usize) {
+        (self.hasher.clone(), self.filled, self.done.len())
+    }
+
+    fn go_back(&mut self, (hasher, filled, done): (Hasher, usize, usize)) {
+        (self.hasher, self.filled) = (hasher, filled);
+        self.done.truncate(done);
+    }
+}
+
+/// Whether a second thread can run beside this one.
+fn has_cores() -> bool {
+    static CORES: OnceLock<bool> = OnceLock::new();
+    *CORES.get_or_init(|| thread::available_parallelism().is_ok_and(|cores| cores.get() > 1))
 }
 
 impl Uploads {
@@ -394,6 +498,23 @@ mod tests {
             }
         }
         assert_eq!(fs::read_dir(dir.path().join("uploads")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn pieces_that_cannot_be_written_are_not_hashed() {
+        let content = bytes(4 * CHUNK);
+        let mut hash = StreamHash::new(Algorithm::Sha256);
+        let good = || Ok(());
+        let bad = || Err(io::ErrorKind::StorageFull.into());
+        for part in content.chunks(CHUNK / 2 + 9) {
+            let pieces: Vec<&[u8]> = part.chunks(40_000).collect();
+            assert!(hash.write_and_update(&pieces, bad).is_err());
+            hash.write_and_update(&pieces, good).unwrap();
+        }
+        let digest = hash.whole.clone().finish();
+        assert_eq!(digest, Digest::of(Algorithm::Sha256, &content));
+        let pin = Arc::new(Pins::default()).pin(vec![digest]);
+        assert_eq!(hash.stored(digest, pin).root.cid, from_bytes(&content).0.cid);
     }
 
     #[test]
