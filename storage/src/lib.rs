@@ -35,6 +35,7 @@ mod survey;
 mod sweep;
 mod upload;
 mod view;
+mod writeback;
 
 pub use blobs::{BlobFile, StoredBlob};
 pub use block::{Block, BlockError, Blocks, MemoryBlocks};

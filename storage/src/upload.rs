@@ -25,11 +25,14 @@ use crate::fail;
 use crate::name::RepositoryName;
 use crate::pins::{Pin, Pins};
 use crate::space::Reserve;
+use crate::writeback::Writeback;
 
 /// Hash states kept between requests; each holds an open file and some 70 bytes for each MiB uploaded.
 const MAX_IDLE: usize = 256;
 /// Below this a second thread costs more than it saves.
 const PARALLEL: usize = 128 * 1024;
+/// A thread that only hashes.
+const STACK: usize = 64 * 1024;
 /// How much is written between two looks at the free space.
 const SPACE_CHECK: u64 = 16 * 1024 * 1024;
 /// Sessions that nobody touched for this long are removed at start, as Distribution does after a week.
@@ -66,8 +69,9 @@ pub struct Upload {
 struct Session {
     repository: RepositoryName,
     dir: PathBuf,
-    file: File,
+    file: Arc<File>,
     hash: StreamHash,
+    writeback: Writeback,
     /// Offset at which the free space is looked at next.
     check_at: u64,
 }
@@ -137,7 +141,8 @@ impl Upload {
                 Ok(())
             })
         };
-        Ok(session.hash.write_and_update(pieces, write)?)
+        session.hash.write_and_update(pieces, write)?;
+        Ok(session.writeback.grown(session.hash.len)?)
     }
 
     /// Makes the bytes a blob: durable under its digest when this returns. A wrong digest ends the session.
@@ -164,7 +169,15 @@ impl Drop for Upload {
 }
 
 impl Session {
-    fn finish(self, blobs: &Blobs, digest: &Digest, pin: Pin) -> Result<StoredBlob, StoreError> {
+    /// Looks at the free space at its next write.
+    fn new(repository: RepositoryName, dir: PathBuf, file: File, hash: StreamHash) -> Self {
+        let file = Arc::new(file);
+        let writeback = Writeback::new(&file, hash.len);
+        let check_at = hash.len;
+        Self { repository, dir, file, hash, writeback, check_at }
+    }
+
+    fn finish(mut self, blobs: &Blobs, digest: &Digest, pin: Pin) -> Result<StoredBlob, StoreError> {
         let data = self.dir.join("data");
         // Bytes beyond the last successful write are none of ours.
         self.file.set_len(self.hash.len)?;
@@ -180,7 +193,7 @@ impl Session {
             return Err(StoreError::DigestMismatch { expected: *digest, actual });
         }
         fail::point("upload.sync.before");
-        self.file.sync_data()?;
+        self.writeback.finish()?;
         fail::point("upload.sync.after");
         blobs.adopt(&data, digest)?;
         fs::remove_dir_all(&self.dir)?;
@@ -228,7 +241,7 @@ impl StreamHash {
         let (whole, leaves) = (&mut self.whole, &mut self.leaves);
         let written = thread::scope(|scope| {
             let hash = || pieces.iter().for_each(|piece| leaves.update(piece.as_ref()));
-            let beside = thread::Builder::new().spawn_scoped(scope, hash);
+            let beside = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, hash);
             let written = write();
             if written.is_ok() && beside.is_ok() {
                 for piece in pieces {
@@ -354,8 +367,7 @@ impl Uploads {
         fs::write(dir.join("about"), format!("{repository}\n{algorithm}\n"))?;
         let options = OpenOptions::new().read(true).write(true).create_new(true).clone();
         let file = options.open(dir.join("data"))?;
-        let hash = StreamHash::new(algorithm);
-        let session = Session { repository: repository.clone(), dir, file, hash, check_at: SPACE_CHECK };
+        let session = Session::new(repository.clone(), dir, file, StreamHash::new(algorithm));
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Slot::Busy);
         Ok(Upload { uploads: Arc::clone(self), session: Some(session), id })
     }
@@ -439,8 +451,7 @@ impl Uploads {
         let file = OpenOptions::new().read(true).write(true).open(dir.join("data"))?;
         let mut hash = StreamHash::new(algorithm);
         read_through(&file, &mut |bytes| hash.update(bytes))?;
-        let check_at = hash.len;
-        Ok(Session { repository, dir, file, hash, check_at })
+        Ok(Session::new(repository, dir, file, hash))
     }
 }
 
