@@ -25,79 +25,21 @@ import sys
 import threading
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "outer"))
+from node import Broken, Collector, Node
+from load import Ledger, Load, check
+from oci import Registry
 
-from load import Ledger, Load, check  # noqa: E402
-from oci import Registry  # noqa: E402
-
-READY = 20       # seconds from a start to the first answer
 UNDER_LOAD = 6   # seconds that a fail point has to be reached
 AFTER_CUT = 0.3  # seconds of load after a device was cut: nothing may be acknowledged then that is not kept
 CONVERGE = 60    # seconds until B shows A's last root
 ENOUGH = 4       # with this many rounds for each fail point, all must have been reached
 SAMPLE = 60      # blobs, and manifests, of earlier rounds that are read again after each
 VERIFY = 10      # rounds between two verifications
-COLLECT = 300    # seconds that one collection, or verification, may take
-SETTLED = 0.5    # seconds from the end of A to when that is known
 A, B = "127.0.0.1:5000", "10.77.0.2:5000"
 
 # Linux: fs/ext4/ext4.h
 EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
 NOLOGFLUSH = (2).to_bytes(4, sys.byteorder)
-
-
-class Broken(Exception):
-    """What must not happen has happened."""
-
-
-class Node:
-    def __init__(self, binary, data, log, *flags, namespace=None):
-        enter = ["nsenter", f"--net={namespace}"] if namespace else []
-        # The node dies with this script.
-        self.start_line = [*enter, "setpriv", "--pdeathsig", "KILL", binary, "serve", "--data", data, *flags]
-        self.binary, self.data = binary, data
-        self.log, self.process, self.fail_point = log, None, None
-
-    def start(self, fail_point=None):
-        self.fail_point = fail_point
-        environment = dict(os.environ, **({"SAMPAN_FAILPOINT": fail_point} if fail_point else {}))
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(self.start_line, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    def alive(self):
-        return self.process.poll() is None
-
-    def kill(self, how=signal.SIGKILL):
-        self.process.send_signal(how)
-        self.process.wait(timeout=30)
-
-    def ready(self, address):
-        """Seconds until the node answers; None if it died."""
-        began = time.monotonic()
-        while time.monotonic() - began < READY:
-            if not self.alive():
-                return None
-            try:
-                registry = Registry(address, timeout=READY)
-                if registry.request("GET", "/v2/").status == 200:
-                    return time.monotonic() - began
-            except (OSError, http.client.HTTPException):
-                pass
-            time.sleep(0.01)
-        raise Broken(f"no answer from {address} within {READY} s")
-
-    def status(self):
-        """The node's status, or None while it cannot be asked."""
-        answer = self.command("status", "--json")
-        return json.loads(answer.stdout) if answer.returncode == 0 else None
-
-    def command(self, name, *arguments):
-        return subprocess.run([self.binary, "--data", self.data, name, *arguments], capture_output=True, text=True,
-                              timeout=COLLECT, check=False)
-
-    def knows(self, command):
-        """Whether the binary has a command."""
-        return self.command(command, "--help").returncode == 0
 
 
 class Watch(threading.Thread):
@@ -127,23 +69,6 @@ class Watch(threading.Thread):
             if self.roots.setdefault(sequence, root) != root:
                 self.broken.append(f"B saw two roots for sequence {sequence}: {self.roots[sequence]} and {root}")
             self.sequence = max(self.sequence, sequence)
-
-
-class Collector(threading.Thread):
-    """Collects A's garbage, again and again."""
-
-    def __init__(self, writer):
-        super().__init__(daemon=True)
-        self.writer, self.ended, self.broken, self.times = writer, threading.Event(), [], 0
-
-    def run(self):
-        while not self.ended.wait(random.uniform(0, 0.1)):
-            answer = self.writer.command("gc", "--grace", random.choice(["0s", "200ms"]))
-            if answer.returncode == 0:
-                self.times += 1
-            elif not self.ended.wait(SETTLED) and self.writer.alive():
-                self.broken.append(f"sampan gc ends with {answer.returncode}: {answer.stderr.strip()}")
-                return
 
 
 class Disk:
@@ -267,8 +192,10 @@ class Run:
 
     def load(self, number, fail_point):
         """Runs the load until A is dead; true if it died by itself."""
+        # Entries with many paths fill a file of the journal soon.
         rotate = bool(fail_point) and fail_point.startswith("journal.rotate")
-        load, collector = Load(self.ledger, A, self.options.seed * 1_000_003 + number, rotate), Collector(self.writer)
+        load = Load(self.ledger, A, self.options.seed * 1_000_003 + number, **({"many": 20} if rotate else {}))
+        collector = Collector(self.writer, "0s", "200ms")
         if self.collects:
             collector.start()
         deadline = time.monotonic() + (UNDER_LOAD if fail_point else self.random.uniform(0.05, 1.5))
@@ -285,7 +212,7 @@ class Run:
         self.writer.kill()
         load.stop()
         if self.collects:
-            collector.join()
+            collector.stop()
             self.collections += collector.times
         self.ledger.wrong.clear()
         wrong += collector.broken

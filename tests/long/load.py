@@ -3,13 +3,14 @@ acknowledged.
 
 The ledger knows of each blob and manifest of a repository whether it must be there, must be gone, or may be either:
 while a request for it is out, and after a crash that left it without an answer. Where garbage is collected meanwhile,
-a blob that no manifest of its repository names may go as well.
+a blob that no manifest of its repository names may go as well, when the grace period since it was last asked for is over.
 """
 
 import http.client
 import json
 import random
 import threading
+import time
 
 from oci import Refused, Registry, blobs_of, digest, manifest
 
@@ -17,20 +18,29 @@ THREADS = 4
 TAGS = 12                    # tags of a repository that are moved again and again
 MANY = 25                    # tags of a repository that are moved by one request
 SMALL, LARGE = 64 << 10, 3 << 20
+LEAF = 1 << 20               # bytes that the shared blobs have in common at their beginning: a leaf of their trees
+SHARED = 6                   # blobs that every repository pushes
 BYTES_LIMIT = 2 << 30        # past this only small blobs are pushed, so that a long run fits on a disk
 ENOUGH = 60                  # manifests of a repository; with more of them, more are deleted
 REMEMBERED = 20              # blobs and deleted images of a repository that are used again
 TRIES = 8                    # pushes of an image whose blobs a collection may take away between two requests
 KEPT, GONE, EITHER = "kept", "gone", "kept or gone"
+# What a worker does, and how often.
+STEPS = {"whole": 4, "chunked": 2, "shared": 1, "mount": 2, "tag": 4, "untagged": 1, "many": 1, "delete_tag": 1,
+         "delete_manifest": 1, "delete_blob": 1, "again": 1}
 
 
 def content(seed, size):
+    """The bytes of a blob. The shared ones have low seeds."""
+    if seed < SHARED and size > LEAF:
+        return random.Random(0).randbytes(LEAF) + random.Random(seed).randbytes(size - LEAF)
     return random.Random(seed).randbytes(size)
 
 
 class Blob:
     def __init__(self, seed, size):
         self.seed, self.size, self.state = seed, size, EITHER
+        self.asked = 0.0  # when the last request for it that was answered with yes was sent
 
     def bytes(self):
         return content(self.seed, self.size)
@@ -59,8 +69,8 @@ class Tag:
 
 
 class Ledger:
-    def __init__(self, collects=False):
-        self.collects = collects
+    def __init__(self, collects=False, grace=0.0):
+        self.collects, self.grace = collects, grace
         self.blobs, self.manifests = {}, {}   # (repository, digest) -> Blob or Manifest
         self.tags = {}                        # (repository, tag) -> Tag
         self.touched = set()                  # keys of blobs and manifests that a request was for since the last check
@@ -86,7 +96,8 @@ class Ledger:
 
     def must_be(self, key, item):
         """KEPT, GONE or EITHER."""
-        spare = isinstance(item, Blob) and self.collects and not self.named.get(key)
+        spare = (isinstance(item, Blob) and self.collects and not self.named.get(key)
+                 and time.monotonic() - item.asked >= self.grace)
         return EITHER if item.state == KEPT and spare else item.state
 
     def counts(self):
@@ -98,7 +109,7 @@ class Ledger:
 class Worker(threading.Thread):
     """Works in a repository of its own until `ended` is set or the server is gone."""
 
-    def __init__(self, ledger, address, number, seed, ended, dark, rotate):
+    def __init__(self, ledger, address, number, seed, ended, dark, weights):
         super().__init__(daemon=True)
         self.ledger, self.address, self.ended, self.dark = ledger, address, ended, dark
         self.repository = f"crash/worker{number}"
@@ -107,16 +118,14 @@ class Worker(threading.Thread):
         self.layers = ledger.layers.setdefault(self.repository, [])     # (digest, seed, size)
         self.images = ledger.images.setdefault(self.repository, [])     # digests of kept manifests
         self.deleted = ledger.deleted.setdefault(self.repository, [])   # bodies of deleted manifests
-        self.many_weight = 20 if rotate else 1
+        self.weights = weights
 
     def run(self):
         self.registry = Registry(self.address)
         try:
             while not self.ended.is_set():
-                full = len(self.images) > ENOUGH
-                steps = {self.whole: 4, self.chunked: 2, self.mount: 2, self.tag: 4, self.untagged: 1, self.many: self.many_weight,
-                         self.delete_tag: 1, self.delete_manifest: 8 if full else 1, self.delete_blob: 1, self.again: 1}
-                self.random.choices(list(steps), list(steps.values()))[0]()
+                steps = STEPS | {"delete_manifest": 8 if len(self.images) > ENOUGH else 1} | self.weights
+                getattr(self, self.random.choices(list(steps), list(steps.values()))[0])()
         except (OSError, http.client.HTTPException):
             pass  # killed: what was in flight was not acknowledged
         except Refused as refusal:
@@ -131,6 +140,10 @@ class Worker(threading.Thread):
 
     def chunked(self):
         self.new_blob(lambda data: self.registry.push_blob_chunked(self.repository, data, max(1, len(data) // 3)))
+
+    def shared(self):
+        seed = self.random.randrange(SHARED)
+        self.push_blob(lambda data: self.registry.push_blob(self.repository, data), seed, LEAF + 1000 * (seed + 1))
 
     def new_blob(self, push):
         large = self.random.random() < 0.1 and self.ledger.bytes < BYTES_LIMIT
@@ -157,11 +170,12 @@ class Worker(threading.Thread):
         blob = self.ledger.blob(key, seed, size)
         if blob.state == GONE:
             blob.state = EITHER
+        asked = time.monotonic()
         if self.answered(request()) is False:
             # An upload was begun instead.
             blob.state = before
             return
-        blob.state = KEPT
+        blob.state, blob.asked = KEPT, asked
         if (name, seed, size) not in self.layers:
             self.layers.append((name, seed, size))
         del self.layers[:-REMEMBERED]
@@ -204,6 +218,7 @@ class Worker(threading.Thread):
             return
         key = self.repository, digest(body)
         for attempt in range(TRIES):
+            began = time.monotonic()
             for name in blobs_of(body):
                 self.have(name)
             item = self.ledger.manifest(key, body)
@@ -215,8 +230,9 @@ class Worker(threading.Thread):
                 self.answered(self.put(key[1], body, tags))
                 break
             except Refused as refusal:
-                # A collection came between.
-                if not self.ledger.collects or "MANIFEST_BLOB_UNKNOWN" not in str(refusal) or attempt + 1 == TRIES:
+                # A collection may have come between.
+                late = self.ledger.collects and time.monotonic() - began >= self.ledger.grace
+                if not late or "MANIFEST_BLOB_UNKNOWN" not in str(refusal) or attempt + 1 == TRIES:
                     raise
         self.ledger.set(key, item, KEPT)
         for name in item.names:
@@ -233,10 +249,11 @@ class Worker(threading.Thread):
         """A blob that is about to be named: asked for, and pushed where it is not there."""
         key = self.repository, name
         blob = self.ledger.blobs[key]
+        asked = time.monotonic()
         if self.answered(self.registry.blob(*key, "HEAD")).status == 200:
             if blob.state == GONE:
                 self.ledger.wrong.append(f"HEAD shows blob {self.repository}@{name}, which was deleted")
-            blob.state = KEPT
+            blob.state, blob.asked = KEPT, asked
         else:
             if self.ledger.must_be(key, blob) == KEPT:
                 self.ledger.wrong.append(f"HEAD does not show blob {self.repository}@{name}")
@@ -291,11 +308,12 @@ class Worker(threading.Thread):
 
 
 class Load:
-    """Runs the workers. `stop` must come after the server was killed, or lets what is in flight end."""
+    """Runs the workers, with other weights of their steps where some are given. `stop` must come after the server was
+    killed, or lets what is in flight end."""
 
-    def __init__(self, ledger, address, seed, rotate=False):
+    def __init__(self, ledger, address, seed, **weights):
         self.ended, self.dark = threading.Event(), threading.Event()
-        self.workers = [Worker(ledger, address, n, seed * THREADS + n, self.ended, self.dark, rotate) for n in range(THREADS)]
+        self.workers = [Worker(ledger, address, n, seed * THREADS + n, self.ended, self.dark, weights) for n in range(THREADS)]
         for worker in self.workers:
             worker.start()
 
