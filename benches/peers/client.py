@@ -107,7 +107,8 @@ def spread(items, work):
 
 def image(registry, repository, layer_bytes):
     """Pushes a config and a layer; gives what makes manifests of them."""
-    config, layer = registry.push_blob(repository, os.urandom(1024)), registry.push_blob(repository, os.urandom(layer_bytes))
+    config = registry.push_blob(repository, os.urandom(1024))
+    layer = registry.push_blob(repository, os.urandom(layer_bytes))
     return lambda **annotations: manifest(config, [layer], **annotations)
 
 

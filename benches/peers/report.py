@@ -57,7 +57,8 @@ def table(figures):
         if value is None:
             continue
         named = [bar.peer for bar in bars]
-        others = [Bar(None, peer) for peer, seen in figures.items() if peer != "Sampan" and peer not in named and name in seen]
+        others = [Bar(None, peer) for peer, seen in figures.items()
+                  if peer != "Sampan" and peer not in named and name in seen]
         for bar in [*bars, *others]:
             yield line(title, unit, value, bar, figures.get(bar.peer, {}).get(name))
 
@@ -75,7 +76,8 @@ def line(title, unit, value, bar, peer):
         return f"| {title} | {shown} | {beside} | | {ratio:.2f} | |"
     reached = ratio if bar.peer else value
     met = reached >= bar.limit if bar.least else reached <= bar.limit
-    return f"| {title} | {shown} | {beside} | {'≥' if bar.least else '≤'} {limit} | {ratio:.2f} | {'yes' if met else '**no**'} |"
+    limit = f"{'≥' if bar.least else '≤'} {limit}"
+    return f"| {title} | {shown} | {beside} | {limit} | {ratio:.2f} | {'yes' if met else '**no**'} |"
 
 
 def amount(value):

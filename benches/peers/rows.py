@@ -89,8 +89,8 @@ def get(server, _options):
     registry.close()
     settle()
     before = server.cpu()
-    output = subprocess.run([*WRK, f"http://{ADDRESS}/v2/{REPOSITORY}/manifests/latest"], capture_output=True, text=True,
-                            check=True).stdout
+    url = f"http://{ADDRESS}/v2/{REPOSITORY}/manifests/latest"
+    output = subprocess.run([*WRK, url], capture_output=True, text=True, check=True).stdout
     cpu = server.cpu() - before
     server.stop()
     if "Non-2xx" in output or "Socket errors" in output:
@@ -230,9 +230,11 @@ def sampled(server, names, choice):
         wall.append(1000 * (time.monotonic() - began))
     settle()
     figures = {"store.push": statistics.median(wall), "store.push_cpu": 1000 * (server.cpu() - before) / SAMPLES}
-    tags_of = [(name, f"t{choice.randrange(TAGS_OF_A_REPOSITORY)}") for name in choice.choices(names, k=SAMPLES)] if names else pushed
+    pulled_tags = pushed
+    if names:
+        pulled_tags = [(name, f"t{choice.randrange(TAGS_OF_A_REPOSITORY)}") for name in choice.choices(names, k=SAMPLES)]
     wall, before = [], server.cpu()
-    for name, tag in tags_of:
+    for name, tag in pulled_tags:
         began = time.monotonic()
         body = registry.manifest(name, tag).body
         for blob in blobs_of(body):

