@@ -31,6 +31,7 @@ from oci import Registry
 
 UNDER_LOAD = 6   # seconds that a fail point has to be reached
 AFTER_CUT = 0.3  # seconds of load after a device was cut: nothing may be acknowledged then that is not kept
+DYING = 5        # seconds from a broken connection to the end of the process
 CONVERGE = 60    # seconds until B shows A's last root
 ENOUGH = 4       # with this many rounds for each fail point, all must have been reached
 SAMPLE = 60      # blobs, and manifests, of earlier rounds that are read again after each
@@ -155,6 +156,8 @@ class Run:
         if wrong:
             raise Broken("\n  ".join(wrong[:20]))
         how = f"at {fail_point}" if died_itself else "device cut" if self.disk else "kill -9"
+        if fail_point and not died_itself:
+            how += f", {fail_point} not reached"
         blobs, manifests, tags = self.ledger.counts()
         print(f"round {number}: {how}; {touched} things touched, {blobs} blobs, {manifests} manifests and {tags} tags "
               f"there, ready in {ready * 1000:.0f} ms, B at sequence {self.watch.sequence}", flush=True)
@@ -209,6 +212,10 @@ class Run:
             load.dark.set()
             self.disk.cut()
             time.sleep(AFTER_CUT)
+        # Its connections break before it is gone.
+        dying = time.monotonic() + DYING
+        while fail_point and not load.running() and self.writer.alive() and time.monotonic() < dying:
+            time.sleep(0.002)
         died_itself = not self.writer.alive()
         self.writer.kill()
         load.stop()
