@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Kills a writer in the middle of pushes, again and again, and looks for what it had acknowledged.
+"""Kills a writer in the middle of its work, again and again, and looks for what it had acknowledged.
 
 Started by crash.sh, inside A's network namespace. In each round A runs under load until it dies: at a random moment by
 kill -9, or by itself at a named fail point (SAMPAN_FAILPOINT=name:n ends the process at the n-th pass of that point).
 With a device, the file system under A's data is cut off instead, without a flush of its log, so that what was not
 synced is gone as in a power cut. Then A starts on the same data, and
  - it is ready in bounded time,
- - every acknowledged blob and manifest is there, byte for byte, and each tag shows its last acknowledged value, or one
-   that was sent later and never answered,
+ - every acknowledged blob and manifest is there, byte for byte, all that was deleted is gone, and each tag shows its last
+   acknowledged value, or one that was sent later and never answered,
  - its sequence is not lower than any that was seen before.
+Garbage is collected all the time, with next to no grace; now and then the disk is verified.
 B follows A all the time and must never see an older root than one it saw, and the same root for the same sequence.
 """
 
@@ -24,67 +25,22 @@ import sys
 import threading
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "outer"))
+from node import Broken, Collector, Node
+from load import Ledger, Load, check
+from oci import Registry
 
-from load import Ledger, Load, check, counts  # noqa: E402
-from oci import Registry  # noqa: E402
-
-READY = 20       # seconds from a start to the first answer
 UNDER_LOAD = 6   # seconds that a fail point has to be reached
 AFTER_CUT = 0.3  # seconds of load after a device was cut: nothing may be acknowledged then that is not kept
+DYING = 5        # seconds from a broken connection to the end of the process
 CONVERGE = 60    # seconds until B shows A's last root
 ENOUGH = 4       # with this many rounds for each fail point, all must have been reached
+SAMPLE = 60      # blobs, and manifests, of earlier rounds that are read again after each
+VERIFY = 10      # rounds between two verifications
 A, B = "127.0.0.1:5000", "10.77.0.2:5000"
 
 # Linux: fs/ext4/ext4.h
 EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
 NOLOGFLUSH = (2).to_bytes(4, sys.byteorder)
-
-
-class Broken(Exception):
-    """What must not happen has happened."""
-
-
-class Node:
-    def __init__(self, binary, data, log, *flags, namespace=None):
-        enter = ["nsenter", f"--net={namespace}"] if namespace else []
-        # The node dies with this script.
-        self.start_line = [*enter, "setpriv", "--pdeathsig", "KILL", binary, "serve", "--data", data, *flags]
-        self.status_line = [binary, "status", "--data", data, "--json"]
-        self.log, self.process, self.fail_point = log, None, None
-
-    def start(self, fail_point=None):
-        self.fail_point = fail_point
-        environment = dict(os.environ, **({"SAMPAN_FAILPOINT": fail_point} if fail_point else {}))
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(self.start_line, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    def alive(self):
-        return self.process.poll() is None
-
-    def kill(self, how=signal.SIGKILL):
-        self.process.send_signal(how)
-        self.process.wait(timeout=30)
-
-    def ready(self, address):
-        """Seconds until the node answers; None if it died."""
-        began = time.monotonic()
-        while time.monotonic() - began < READY:
-            if not self.alive():
-                return None
-            try:
-                registry = Registry(address, timeout=READY)
-                if registry.request("GET", "/v2/").status == 200:
-                    return time.monotonic() - began
-            except (OSError, http.client.HTTPException):
-                pass
-            time.sleep(0.01)
-        raise Broken(f"no answer from {address} within {READY} s")
-
-    def status(self):
-        """The node's status, or None while it cannot be asked."""
-        answer = subprocess.run(self.status_line, capture_output=True, timeout=30, check=False)
-        return json.loads(answer.stdout) if answer.returncode == 0 else None
 
 
 class Watch(threading.Thread):
@@ -158,7 +114,8 @@ class Run:
         self.follower.ready(B)
         self.watch = Watch(self.follower)
         self.watch.start()
-        self.ledger, self.sequence, self.slowest = Ledger(), 0, 0.0
+        self.collects, self.verifies = self.writer.knows("gc"), self.writer.knows("verify")
+        self.ledger, self.sequence, self.slowest, self.collections = Ledger(self.collects), 0, 0.0, 0
         listed = subprocess.run([options.sampan, "failpoints"], capture_output=True, text=True, check=False)
         self.fail_points = [] if self.disk else listed.stdout.split()
         self.random.shuffle(self.fail_points)
@@ -175,7 +132,8 @@ class Run:
             self.follower.ready(B)
             fail_point = None
         self.writer.kill(self.random.choice([signal.SIGKILL, signal.SIGTERM]))
-        before = counts(self.ledger)
+        if number % VERIFY == 0:
+            self.verify()
         self.writer.start(fail_point)
         died_itself = self.writer.ready(A) is None or self.load(number, fail_point)
         if died_itself and not fail_point:
@@ -193,13 +151,16 @@ class Run:
             self.follower.start()
             if self.follower.ready(B) is None:
                 raise Broken("B does not start on its data any more")
-        wrong = check(self.ledger, A, before) + self.watch.broken + self.sequence_wrong()
+        touched = len(self.ledger.touched)
+        wrong = check(self.ledger, A, SAMPLE) + self.watch.broken + self.sequence_wrong()
         if wrong:
             raise Broken("\n  ".join(wrong[:20]))
-        now = counts(self.ledger)
         how = f"at {fail_point}" if died_itself else "device cut" if self.disk else "kill -9"
-        print(f"round {number}: {how}; {now[0] - before[0]} blobs and {now[1] - before[1]} manifests kept, "
-              f"ready in {ready * 1000:.0f} ms, B at sequence {self.watch.sequence}", flush=True)
+        if fail_point and not died_itself:
+            how += f", {fail_point} not reached"
+        blobs, manifests, tags = self.ledger.counts()
+        print(f"round {number}: {how}; {touched} things touched, {blobs} blobs, {manifests} manifests and {tags} tags "
+              f"there, ready in {ready * 1000:.0f} ms, B at sequence {self.watch.sequence}", flush=True)
 
     def follower_fell(self):
         """Waits a moment for a fail point that B was started with."""
@@ -220,33 +181,51 @@ class Run:
         if not self.fail_points or number % 2 == 0:
             return None
         name = self.fail_points[number // 2 % len(self.fail_points)]
-        # A file of the journal is closed once in some thousand entries, and B adopts what A has time to publish.
+        # A file of the journal is closed once in some hundred entries, and B adopts what A has time to publish.
         passes = [1] if name.startswith(("journal.rotate", "adopt.")) else [1, 1, 2, 5, 20]
         return f"{name}:{self.random.choice(passes)}"
 
-    @staticmethod
-    def patience(fail_point):
-        """A file of the journal is long after some hundred pushes."""
-        return UNDER_LOAD * (5 if fail_point.startswith("journal.rotate") else 1)
+    def verify(self):
+        """A is down. Its disk must be in order all the same."""
+        if not self.verifies:
+            return
+        answer = self.writer.command("verify")
+        if answer.returncode != 0:
+            said = (answer.stdout + answer.stderr).strip()[-2000:]
+            raise Broken(f"sampan verify ends with {answer.returncode}: {said}")
 
     def load(self, number, fail_point):
         """Runs the load until A is dead; true if it died by itself."""
-        load = Load(self.ledger, A, self.options.seed * 1_000_003 + number)
-        deadline = time.monotonic() + (self.patience(fail_point) if fail_point else self.random.uniform(0.05, 1.5))
+        # Entries with many paths fill a file of the journal soon.
+        rotate = bool(fail_point) and fail_point.startswith("journal.rotate")
+        load = Load(self.ledger, A, self.options.seed * 1_000_003 + number, **({"many": 20} if rotate else {}))
+        collector = Collector(self.writer, "0s", "200ms")
+        if self.collects:
+            collector.start()
+        deadline = time.monotonic() + (UNDER_LOAD if fail_point else self.random.uniform(0.05, 1.5))
         while time.monotonic() < deadline and load.running():
             time.sleep(0.002)
-        refusals = list(self.ledger.refusals)
+        collector.ended.set()
+        wrong = list(self.ledger.wrong)
         if self.disk:
             # The ioctl leaves the process running, and a sync that it overtakes may still say that all is well.
             load.dark.set()
             self.disk.cut()
             time.sleep(AFTER_CUT)
+        # Its connections break before it is gone.
+        dying = time.monotonic() + DYING
+        while fail_point and not load.running() and self.writer.alive() and time.monotonic() < dying:
+            time.sleep(0.002)
         died_itself = not self.writer.alive()
         self.writer.kill()
         load.stop()
-        self.ledger.refusals.clear()
-        if refusals:
-            raise Broken(f"A refused while it was healthy: {refusals[0]}")
+        if self.collects:
+            collector.stop()
+            self.collections += collector.times
+        self.ledger.wrong.clear()
+        wrong += collector.broken
+        if wrong:
+            raise Broken(f"A was healthy, and yet: {wrong[0]}")
         return died_itself
 
     def sequence_wrong(self):
@@ -261,7 +240,7 @@ class Run:
 
     def converge(self):
         """At the end everything acknowledged is read again from A, and B shows A's root and tags."""
-        wrong = check(self.ledger, A, (0, 0))
+        wrong = check(self.ledger, A)
         deadline = time.monotonic() + CONVERGE
         while time.monotonic() < deadline:
             mine, theirs = self.writer.status(), self.follower.status()
@@ -272,7 +251,8 @@ class Run:
             wrong.append(f"B does not show A's root after {CONVERGE} s")
         registry = Registry(B, timeout=60)
         for (repository, name), tag in self.ledger.tags.items():
-            seen = registry.manifest(repository, name, "HEAD").headers["Docker-Content-Digest"]
+            answer = registry.manifest(repository, name, "HEAD")
+            seen = answer.headers["Docker-Content-Digest"] if answer.status == 200 else None
             if seen != tag.acknowledged:
                 wrong.append(f"B shows {seen} for {repository}:{name}, A {tag.acknowledged}")
         wrong += self.watch.broken
@@ -295,15 +275,18 @@ def main():
         for number in range(1, options.rounds + 1):
             run.round(number)
         run.converge()
-        blobs, manifests = counts(run.ledger)
+        run.writer.kill(signal.SIGTERM)
+        run.verify()
+        blobs, manifests, tags = run.ledger.counts()
         unreached = sorted(set(run.fail_points[:(options.rounds + 1) // 2]) - run.reached)
         if unreached and options.rounds >= ENOUGH * len(run.fail_points):
             raise Broken(f"fail points that no load reached: {' '.join(unreached)}")
     except (Broken, OSError, http.client.HTTPException, subprocess.SubprocessError) as broken:
         sys.exit(f"crash: FAILED in round {number}, --seed {options.seed}:\n  {broken or repr(broken)}")
-    print(f"crash: {options.rounds} rounds, seed {options.seed}: all of {blobs} blobs, {manifests} manifests and "
-          f"{len(run.ledger.tags)} tags kept; slowest start {run.slowest * 1000:.0f} ms; "
-          f"{len(run.reached)} fail points reached" + (f", not reached: {' '.join(unreached)}" if unreached else ""))
+    gone = len(run.ledger.blobs) + len(run.ledger.manifests) - blobs - manifests
+    print(f"crash: {options.rounds} rounds, seed {options.seed}: all of {blobs} blobs, {manifests} manifests and {tags} tags "
+          f"kept, and {gone} things gone that were to go; {run.collections} collections; slowest start "
+          f"{run.slowest * 1000:.0f} ms; {len(run.reached)} fail points reached" + (f", not reached: {' '.join(unreached)}" if unreached else ""))
 
 
 if __name__ == "__main__":

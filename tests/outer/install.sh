@@ -25,7 +25,8 @@ debian_package() {
         ip) echo iproute2 ;;
         nginx) echo nginx-light ;;
         mkfs.ext4) echo e2fsprogs ;;
-        iptables | podman | skopeo | python3 | curl | jq | wrk | shellcheck) echo "$1" ;;
+        htpasswd) echo apache2-utils ;;
+        iptables | podman | skopeo | python3 | curl | jq | wrk | shellcheck | openssl) echo "$1" ;;
         *) return 1 ;;
     esac
 }

@@ -33,6 +33,12 @@ def manifest(config, layers, **annotations):
     return json.dumps(body, separators=(",", ":")).encode()
 
 
+def blobs_of(body):
+    """The digests of what a manifest names."""
+    image = json.loads(body)
+    return [named["digest"] for named in [image["config"], *image["layers"]]]
+
+
 class Registry:
     def __init__(self, address, timeout=30):
         host, port = address.rsplit(":", 1)
@@ -74,6 +80,13 @@ class Registry:
                 Content_Range=f"{start}-{start + len(part) - 1}"))
         self.request("PUT", f"{location}digest={name}", due=201)
         return name, len(data)
+
+    def mount(self, repository, name, source):
+        """Links a blob of another repository; false where the registry begins an upload instead."""
+        answer = self.request("POST", f"/v2/{repository}/blobs/uploads/?mount={name}&from={source}")
+        if answer.status not in (201, 202):
+            raise Refused(f"mount of {name} from {source}: {answer.status}: {answer.body[:300]!r}")
+        return answer.status == 201
 
     def push_manifest(self, repository, reference, body):
         self.request("PUT", f"/v2/{repository}/manifests/{reference}", body, due=201, Content_Type=MANIFEST)
