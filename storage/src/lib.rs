@@ -43,7 +43,8 @@ pub use error::{OpenError, StoreError};
 pub use index::TreeKey;
 pub use name::{Reference, RepositoryName, Tag};
 pub use partial::Partial;
-pub use store::Store;
+pub use space::Space;
+pub use store::{Figures, Store};
 pub use upload::{Upload, UploadId};
 pub use view::Tree;
 

@@ -22,7 +22,7 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::StoreError;
 use crate::fail;
 use crate::name::RepositoryName;
-use crate::space::Reserve;
+use crate::space::{Reserve, Space};
 
 /// Hash states kept between requests; each holds an open file and some 70 bytes for each MiB uploaded.
 const MAX_IDLE: usize = 256;
@@ -232,6 +232,15 @@ impl Uploads {
             }
         }
         Ok(Self { dir: dir.to_owned(), blobs, reserve, slots: Mutex::default() })
+    }
+
+    pub(crate) fn space(&self) -> io::Result<Space> {
+        self.reserve.space()
+    }
+
+    /// Sessions in memory, those that a request holds among them.
+    pub(crate) fn open_sessions(&self) -> usize {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     pub(crate) fn begin(
