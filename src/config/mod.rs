@@ -67,7 +67,7 @@ pub(crate) struct Config {
     pub(crate) delete: bool,
     /// Nothing can be pushed or deleted.
     pub(crate) read_only: bool,
-    #[expect(dead_code, reason = "read where uploads are purged")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "read where uploads are purged"))]
     pub(crate) upload_purge: UploadPurge,
     pub(crate) pages: Pages,
     /// A manifest may name content that is not here.

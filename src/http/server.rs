@@ -233,7 +233,7 @@ async fn spoken(stream: &TcpStream) -> io::Result<Protocol> {
 /// Tells a client that speaks HTTP without TLS what is wrong; to anything else nothing is said.
 async fn refuse_plain(mut stream: Guarded<TcpStream>) -> io::Result<()> {
     const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
-        Content-Length: 40\r\nConnection: close\r\n\r\nThis port takes HTTPS, and that was HTTP\n";
+        Content-Length: 41\r\nConnection: close\r\n\r\nThis port takes HTTPS, and that was HTTP\n";
     let mut sent = [0; 16 * 1024];
     let length = stream.read(&mut sent).await?;
     if sent.get(..length).and_then(<[u8]>::first).is_some_and(u8::is_ascii_uppercase) {

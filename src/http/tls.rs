@@ -40,6 +40,8 @@ impl PeerCertificate {
 pub(crate) struct Tls {
     files: config::Tls,
     protocols: Vec<Vec<u8>>,
+    /// Between two looks at the files.
+    interval: Duration,
     now: Mutex<Now>,
 }
 
@@ -53,17 +55,22 @@ struct Now {
 impl Tls {
     /// Reads the files, all of which must be right.
     pub(crate) fn open(files: config::Tls, http2: bool) -> anyhow::Result<Self> {
+        Self::open_with(files, http2, LOOK)
+    }
+
+    pub(super) fn open_with(files: config::Tls, http2: bool, interval: Duration) -> anyhow::Result<Self> {
         let protocols: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
         let protocols: Vec<Vec<u8>> = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         let stamps = stamps(&files);
         let config = Arc::new(load(&files, &protocols)?);
-        Ok(Self { files, protocols, now: Mutex::new(Now { config, stamps, looked: Instant::now() }) })
+        let now = Mutex::new(Now { config, stamps, looked: Instant::now() });
+        Ok(Self { files, protocols, interval, now })
     }
 
     /// For the next connection.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.looked.elapsed() >= LOOK {
+        if now.looked.elapsed() >= self.interval {
             now.looked = Instant::now();
             self.look(&mut now);
         }

@@ -3,9 +3,11 @@
 mod access;
 mod blobs;
 mod following;
+mod front;
 mod lists;
 mod manifests;
 mod referrers;
+mod tls;
 mod uploads;
 mod wire;
 
