@@ -17,8 +17,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Between two looks at a connection that waits.
-const TICK: Duration = Duration::from_secs(1);
 /// What a client may send while no request of it is being answered. A client that is refused while it sends needs some,
 /// to find the refusal.
 const MAX_UNASKED: u64 = 8 * 1024 * 1024;
@@ -28,6 +26,10 @@ const MAX_REQUESTS: u32 = 256;
 /// Deadlines of every connection of a listener.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
+    /// Between two looks at a connection that waits.
+    pub(super) tick: Duration,
+    /// A TLS handshake, from the connection on.
+    pub(super) handshake: Duration,
     /// A connection without a request, whatever it sends.
     pub(super) idle: Duration,
     /// The same while many are open.
@@ -43,6 +45,8 @@ pub(super) struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
+            tick: Duration::from_secs(1),
+            handshake: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             pressed: Duration::from_secs(5),
             stopping: Duration::from_secs(1),
@@ -67,16 +71,16 @@ pub(super) struct Connections {
 
 impl Connections {
     pub(super) fn new(most: usize, patience: Patience, stopping: CancellationToken) -> Self {
-        Self { open: AtomicUsize::new(0), many: most / 4 * 3, patience, stopping }
+        Self { open: AtomicUsize::new(0), many: (most * 3 / 4).max(1), patience, stopping }
     }
 
-    pub(super) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+    pub(super) fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     fn idle_time(&self) -> Duration {
         let Patience { idle, pressed, stopping, .. } = self.patience;
-        match (self.stopping.is_cancelled(), self.open() >= self.many) {
+        match (self.stopping.is_cancelled(), self.open.load(Ordering::Relaxed) >= self.many) {
             (true, _) => stopping,
             (false, true) => pressed,
             (false, false) => idle,
@@ -174,11 +178,12 @@ enum End {
 impl<S> Guarded<S> {
     pub(super) fn new(stream: S, connections: Arc<Connections>) -> Self {
         connections.open.fetch_add(1, Ordering::Relaxed);
+        let tick = Box::pin(tokio::time::sleep(connections.patience.tick));
         Self {
             stream,
             connection: Connection::new(),
             connections,
-            tick: Box::pin(tokio::time::sleep(TICK)),
+            tick,
             unread_since: None,
             slow_since: None,
         }
@@ -196,7 +201,7 @@ impl<S> Guarded<S> {
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<End> {
         while self.tick.as_mut().poll(context).is_ready() {
             let now = Instant::now();
-            self.tick.as_mut().reset((now + TICK).into());
+            self.tick.as_mut().reset((now + self.connections.patience.tick).into());
             if let Some(end) = self.judge(now) {
                 return Poll::Ready(end);
             }
@@ -318,5 +323,130 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_hours(1);
+    const SHORT: Duration = Duration::from_millis(20);
+    const PATIENT: Patience = Patience {
+        tick: Duration::from_millis(5),
+        handshake: LONG,
+        idle: LONG,
+        pressed: LONG,
+        stopping: LONG,
+        unread: LONG,
+        slow: LONG,
+    };
+
+    /// The guarded end of a pipe that holds 16 bytes, and the client's.
+    fn guard(most: usize, patience: Patience) -> (Guarded<DuplexStream>, DuplexStream, Arc<Connections>) {
+        let connections = Arc::new(Connections::new(most, patience, CancellationToken::new()));
+        let (near, far) = duplex(16);
+        (Guarded::new(near, Arc::clone(&connections)), far, connections)
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_ends_as_if_the_client_had_closed_it() {
+        let (mut guarded, _client, _) = guard(100, Patience { idle: SHORT, ..PATIENT });
+        assert_eq!(guarded.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_with_a_request_waits_until_it_is_answered() {
+        let (mut guarded, mut client, _) = guard(100, Patience { idle: SHORT, ..PATIENT });
+        let busy = guarded.connection().begin().unwrap();
+        let mut buffer = [0; 8];
+        tokio::select! {
+            _ = guarded.read(&mut buffer) => panic!("it has ended"),
+            () = tokio::time::sleep(SHORT * 5) => {}
+        }
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(guarded.read(&mut [0; 8]).await.unwrap(), 1);
+        drop(busy);
+        assert_eq!(guarded.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn while_many_are_open_idle_ones_go_early() {
+        let (mut first, _client, connections) = guard(4, Patience { pressed: SHORT, ..PATIENT });
+        let second = Guarded::new(duplex(16).0, Arc::clone(&connections));
+        let mut buffer = [0; 8];
+        tokio::select! {
+            _ = first.read(&mut buffer) => panic!("it has ended"),
+            () = tokio::time::sleep(SHORT * 5) => {}
+        }
+        let third = Guarded::new(duplex(16).0, Arc::clone(&connections));
+        assert_eq!(first.read(&mut [0; 8]).await.unwrap(), 0);
+        drop((first, second, third));
+        assert_eq!(connections.open.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn when_the_server_stops_idle_ones_go() {
+        let (mut guarded, _client, connections) = guard(100, Patience { stopping: SHORT, ..PATIENT });
+        connections.stopping.cancel();
+        assert_eq!(guarded.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_cut_off() {
+        let (mut guarded, _client, _) = guard(100, Patience { unread: SHORT, ..PATIENT });
+        let _busy = guarded.connection().begin().unwrap();
+        let error = guarded.write_all(&[0; 100]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_in_drops_is_cut_off() {
+        let (mut guarded, mut client, _) = guard(100, Patience { slow: SHORT * 5, ..PATIENT });
+        let mut busy = guarded.connection().begin().unwrap();
+        busy.send();
+        let drops = async {
+            while client.read_u8().await.is_ok() {
+                tokio::time::sleep(SHORT / 4).await;
+            }
+        };
+        let (written, ()) = tokio::join!(
+            async {
+                let written = guarded.write_all(&vec![0; 1_000_000]).await;
+                drop(guarded);
+                written
+            },
+            drops
+        );
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn nobody_sends_for_ever_what_was_not_asked_for() {
+        let (mut guarded, mut client, _) = guard(100, PATIENT);
+        let flood = tokio::spawn(async move { while client.write_all(&[0; 16]).await.is_ok() {} });
+        let mut taken = 0;
+        let mut buffer = vec![0; 16];
+        while let length @ 1.. = guarded.read(&mut buffer).await.unwrap() {
+            taken += length as u64;
+        }
+        assert!(taken <= MAX_UNASKED);
+        drop(guarded);
+        flood.await.unwrap();
+    }
+
+    #[test]
+    fn requests_of_one_connection_are_bounded() {
+        let connection = Connection::new();
+        let mut open: Vec<Busy> = std::iter::from_fn(|| connection.begin()).collect();
+        assert_eq!(open.len(), 256);
+        open.iter_mut().step_by(2).for_each(Busy::send);
+        assert!(connection.begin().is_none());
+        open.pop();
+        assert!(connection.begin().is_some());
+        drop(open);
+        assert_eq!(connection.requests(), 0);
     }
 }

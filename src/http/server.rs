@@ -36,8 +36,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const HEAD_TIME: Duration = Duration::from_secs(15);
 /// Time for a client to close after the last answer.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
-/// Time for a TLS handshake, from the first byte.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Handshakes at a time. They are what costs most of all that a stranger can ask for.
 const MAX_HANDSHAKES: usize = 256;
 /// Connections of one worker. Beyond them newcomers wait in the system's queue, and idle ones are closed early.
@@ -123,7 +121,8 @@ pub(crate) fn serve_debug(
     start(listener, Options::default(), Patience::default(), 1, MAX_DEBUG_CONNECTIONS, routes)
 }
 
-fn start(
+/// `most` connections for each worker.
+pub(super) fn start(
     listener: Listener,
     options: Options,
     patience: Patience,
@@ -205,7 +204,8 @@ async fn tcp(
         TlsAcceptor::from(tls.current()).accept(guarded).await
     };
     // Whoever fails here is told by TLS itself; the log would be full of scanners.
-    let stream = timeout(HANDSHAKE_TIME, handshake).await.map_err(io::Error::from)??;
+    let stream =
+        timeout(door.connections.patience().handshake, handshake).await.map_err(io::Error::from)??;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
     Ok((Wire::Tls(Box::new(stream)), protocol, peer))

@@ -2,6 +2,7 @@
 
 mod access;
 mod blobs;
+mod bounds;
 mod following;
 mod front;
 mod lists;
