@@ -1,6 +1,5 @@
 //! The program: builds what it is made of, runs it, and stops it in reverse order.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +7,17 @@ use actix_web::web;
 use anyhow::Context;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use sampan_node::bitswap::Serving;
+use sampan_node::bitswap::{Serving, Stats as Exchanged};
 use sampan_node::{Events, KeyFile, Keypair, Multiaddr, Name, Node, PeerId};
 use sampan_storage::Store;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{self, Config, Network};
+use crate::config::{self, Config, Network, Web};
 use crate::control::{Answer, Ask, Control, FollowStatus, PeerStatus, Status};
-use crate::http;
+use crate::http::{self, Listener};
+use crate::metrics::Metrics;
 use crate::registry::{Policy, Registry};
 use crate::sync::{Fetcher, Followed, Follower, StoreRecords, listing, publish};
 use crate::upkeep::Collector;
@@ -32,10 +32,18 @@ const LISTEN: &str = "the node does not start; give another address with --p2p M
 pub(crate) struct App {
     running: Arc<Running>,
     events: Events,
-    listener: std::net::TcpListener,
+    doors: Doors,
     state: web::Data<http::State>,
     key: Keypair,
     gc_interval: Option<Duration>,
+}
+
+/// What is bound and not yet served.
+struct Doors {
+    listener: Listener,
+    options: http::Options,
+    /// The second port, and the path of its metrics.
+    debug: Option<(Listener, Option<String>)>,
 }
 
 /// What answers questions about itself.
@@ -46,7 +54,8 @@ struct Running {
     collector: Collector,
     stop: CancellationToken,
     name: Name,
-    http: SocketAddr,
+    http: String,
+    url: String,
     network: Network,
     addresses: Vec<Multiaddr>,
 }
@@ -54,8 +63,8 @@ struct Running {
 impl App {
     /// Opens data, ports and node. Nothing is left behind when one of them fails.
     pub(crate) async fn start(config: &Config) -> anyhow::Result<Self> {
-        let listener = config::bind(&config.http)?;
-        let http = listener.local_addr()?;
+        let doors = Doors::open(config)?;
+        let headers = http::headers(&config.web.headers)?;
         let network = match config.network {
             Network::Lan => sampan_node::Network::Lan,
             Network::Public => sampan_node::Network::Public,
@@ -88,21 +97,32 @@ impl App {
             sampan_node::start(settings, Arc::new(store.clone()), Arc::new(records)).await.context(LISTEN)?;
         let follower = Follower::new(store.clone(), node.clone());
         let origin = Arc::new(Fetcher::new(store.clone(), node.clone()));
-        let registry =
-            Registry::new(store.clone(), origin, Policy { delete: config.delete, sparse: config.sparse });
+        let Config { delete, read_only, sparse, .. } = *config;
+        let registry = Registry::new(store.clone(), origin, Policy { delete, read_only, sparse });
         let access = http::Access {
             anonymous_push: config.anonymous_push,
-            loopback: config::is_loopback(&http),
+            loopback: doors.listener.is_local(),
             authentication: false,
         };
+        let Web { locations, prefix, .. } = &config.web;
         let collector = Collector::new(registry.clone(), config.retention.clone());
-        let state = web::Data::new(http::State { registry, access });
+        let state = web::Data::new(http::State {
+            registry,
+            access,
+            health: http::Health::new(store.clone(), read_only),
+            metrics: Arc::new(figures(&store, &node)),
+            urls: http::Urls::new(locations.clone(), prefix.clone()),
+            pages: config.pages,
+            headers,
+            access_log: config.logs.access,
+        });
         let addresses = node.addresses().await;
+        let (http, url) = (doors.listener.name(), doors.url());
         let stop = CancellationToken::new();
         let network = config.network;
-        let running = Running { store, node, follower, collector, stop, name, http, network, addresses };
+        let running = Running { store, node, follower, collector, stop, name, http, url, network, addresses };
         let gc_interval = config.gc_interval;
-        let app = Self { running: Arc::new(running), events, listener, state, key, gc_interval };
+        let app = Self { running: Arc::new(running), events, doors, state, key, gc_interval };
         app.follow_all(&config.follow).await?;
         Ok(app)
     }
@@ -131,8 +151,9 @@ impl App {
         self.running.node.peer_id()
     }
 
-    pub(crate) fn http(&self) -> SocketAddr {
-        self.running.http
+    /// Where the registry is, with its scheme.
+    pub(crate) fn url(&self) -> String {
+        self.running.url.clone()
     }
 
     pub(crate) fn addresses(&self) -> &[Multiaddr] {
@@ -141,7 +162,7 @@ impl App {
 
     /// Runs until a signal ends it, then stops: requests first, then sync, then the node, then the disk.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self { running, events, listener, state, key, gc_interval } = self;
+        let Self { running, events, doors, state, key, gc_interval } = self;
         let signals = Signals::new()?;
         let stop = running.stop.clone();
         let tasks = TaskTracker::new();
@@ -152,8 +173,10 @@ impl App {
         }
         tasks.close();
         let control = Control::start(running.store.dir(), Arc::clone(&running) as Arc<dyn Answer>)?;
-        let server = http::serve(listener, state)?;
-        let handle = server.handle();
+        let Doors { listener, options, debug } = doors;
+        let debug = debug.map(|(listener, metrics)| http::serve_debug(listener, state.clone(), metrics));
+        let debug = debug.transpose()?.map(|(server, stop)| (tokio::spawn(server), stop));
+        let (server, stop_http) = http::serve(listener, state.clone(), options)?;
         let mut serving = tokio::spawn(server);
 
         let failed = tokio::select! {
@@ -161,10 +184,15 @@ impl App {
             ended = &mut serving => Some(ended),
         };
         tracing::info!("stopping");
+        state.health.stop();
         drop(control);
         if failed.is_none() {
             // Bounded by the server: what is cut off can be resumed.
-            handle.stop(true).await;
+            stop_http.stop().await;
+        }
+        // Last of the ports: until here it has told that the registry is stopping.
+        if let Some((_, stop)) = debug {
+            stop.stop().await;
         }
         stop.cancel();
         tasks.wait().await;
@@ -177,6 +205,95 @@ impl App {
             None => Ok(()),
         }
     }
+}
+
+impl Doors {
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let Web { unix, tls, http2, h2c, drain, debug, .. } = &config.web;
+        let tls = tls.clone().map(|files| http::Tls::open(files, *http2)).transpose()?;
+        let listener = if *unix { Listener::unix(&config.http)? } else { Listener::tcp(&config.http)? };
+        let debug = debug.as_ref().map(|debug| {
+            let listener = Listener::tcp(&debug.addr)
+                .with_context(|| format!("http.debug.addr is {}, which cannot be used", debug.addr))?;
+            anyhow::Ok((listener, debug.metrics.clone()))
+        });
+        let options = http::Options { tls, h2c: *h2c, drain: *drain };
+        Ok(Self { listener, options, debug: debug.transpose()? })
+    }
+
+    fn url(&self) -> String {
+        let scheme = match (&self.listener, &self.options.tls) {
+            (Listener::Unix(..), _) => "unix",
+            (Listener::Tcp(_), Some(_)) => "https",
+            (Listener::Tcp(_), None) => "http",
+        };
+        format!("{scheme}://{}", self.listener.name())
+    }
+}
+
+/// What can be asked for figures, a line for each.
+fn figures(store: &Store, node: &Node) -> Metrics {
+    let mut metrics = Metrics::new();
+    let of = |read: fn(&Store) -> u64| {
+        let store = store.clone();
+        move || read(&store)
+    };
+    let exchange = |read: fn(&Exchanged) -> u64| {
+        let bitswap = node.bitswap();
+        move || read(&bitswap.stats())
+    };
+    metrics.gauge(
+        "store_free_bytes",
+        "Free on the data directory's file system",
+        of(|store| store.space().map_or(0, |space| space.free)),
+    );
+    metrics.gauge(
+        "store_reserve_bytes",
+        "Kept free of pushes",
+        of(|store| store.space().map_or(0, |space| space.reserve)),
+    );
+    metrics.gauge("store_pack_bytes", "Length of all packs", of(|store| store.figures().pack_bytes));
+    metrics.gauge("store_uploads_open", "Upload sessions in memory", of(|store| store.figures().uploads));
+    metrics.gauge(
+        "store_index_damaged",
+        "1 where the index must be built anew",
+        of(|store| store.is_damaged().into()),
+    );
+    metrics.gauge(
+        "store_followed_names",
+        "Names that are followed",
+        of(|store| store.state().follows.len() as u64),
+    );
+    metrics.counter(
+        "store_journal_entries",
+        "Entries of the journal",
+        of(|store| store.figures().journal_position),
+    );
+    metrics.counter("store_folds", "The sequence of the last fold", of(|store| store.figures().sequence));
+    let bitswap = node.bitswap();
+    metrics.gauge("node_peers", "Connected peers", move || bitswap.connected_peers() as u64);
+    metrics.counter(
+        "bitswap_sent_blocks",
+        "Blocks that peers were sent",
+        exchange(|stats| stats.blocks_sent),
+    );
+    metrics.counter("bitswap_sent_bytes", "Their bytes", exchange(|stats| stats.bytes_sent));
+    metrics.counter(
+        "bitswap_received_blocks",
+        "Blocks that peers sent",
+        exchange(|stats| stats.blocks_received),
+    );
+    metrics.counter("bitswap_received_bytes", "Their bytes", exchange(|stats| stats.bytes_received));
+    metrics.counter("bitswap_duplicate_blocks", "Blocks that came again", exchange(|stats| stats.duplicates));
+    let asked = node.clone();
+    metrics.counter("node_records_taken", "Records of names that were taken", move || {
+        asked.stats().records_taken
+    });
+    let asked = node.clone();
+    metrics.counter("node_records_invalid", "Records that were broken, foreign or expired", move || {
+        asked.stats().records_invalid
+    });
+    metrics
 }
 
 impl Answer for Running {
@@ -235,7 +352,8 @@ impl Running {
             root: self.store.root().to_string(),
             sequence: self.store.state().sequence,
             addresses: self.node.addresses().await.iter().map(ToString::to_string).collect(),
-            http: self.http.to_string(),
+            http: self.http.clone(),
+            url: self.url.clone(),
             network: format!("{:?}", self.network).to_lowercase(),
             data: self.store.dir().display().to_string(),
             peers: self.node.peers().await.len(),

@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod control;
 mod http;
+mod metrics;
 mod registry;
 mod sync;
 mod telemetry;
@@ -15,13 +16,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Parses the command line, starts logging, runs the command.
+/// Parses the command line and runs the command.
 pub fn run() -> ExitCode {
     let arguments = match cli::Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return cli::refuse(&error),
     };
-    telemetry::start();
     match cli::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

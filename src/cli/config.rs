@@ -17,7 +17,9 @@ pub(super) fn run(data: Option<PathBuf>, command: Command) -> anyhow::Result<()>
 }
 
 fn show(flags: Flags, json: bool) -> anyhow::Result<()> {
-    let settings = Config::load(flags)?.settings;
+    let (config, warnings) = Config::load(flags)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let settings = config.settings;
     if json {
         let object = |setting: &Setting| {
             let Setting { key, value, source, ignored } = setting;
@@ -56,6 +58,7 @@ fn tell(line: &str) {
 
 fn text(value: &Value) -> String {
     match value {
+        Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(list) if list.is_empty() => "-".to_owned(),
         Value::Array(list) => list.iter().map(text).collect::<Vec<_>>().join(", "),

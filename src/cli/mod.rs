@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use sampan_node::{KeyFile, Multiaddr, Name};
 
-use crate::config::{Anonymous, Network, data_dir, multiaddr, name};
+use crate::config::{Anonymous, Logs, Network, data_dir, multiaddr, name};
+use crate::telemetry;
 
 pub(crate) use print::{complain, refuse};
 
@@ -129,9 +130,14 @@ enum Follow {
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { data, command } = arguments;
-    // These read the configuration; the others ask a data directory.
+    // The one that logs as the configuration says.
     let command = match command {
         Command::Serve(serve) => return serve::run(data, serve),
+        other => other,
+    };
+    telemetry::start(Logs::default());
+    // This one reads the configuration too; the others ask a data directory.
+    let command = match command {
         Command::Config(config) => return config::run(data, config),
         other => other,
     };

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use super::{Serve, print};
 use crate::app::App;
 use crate::config::{Config, Flags, Network};
+use crate::telemetry;
 
 /// Addresses in the greeting: enough to copy one, few enough to read.
 const SHOWN: usize = 2;
 
 pub(super) fn run(data: Option<PathBuf>, serve: Serve) -> anyhow::Result<()> {
-    let config = Config::load(Flags {
+    let (config, warnings) = Config::load(Flags {
         data,
         config: serve.config,
         addr: serve.addr,
@@ -19,6 +20,8 @@ pub(super) fn run(data: Option<PathBuf>, serve: Serve) -> anyhow::Result<()> {
         follow: serve.follow,
         anonymous: serve.anonymous,
     })?;
+    telemetry::start(config.logs);
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     // One crypto provider for everything that speaks TLS; a second install is what the first did.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -40,7 +43,7 @@ fn greet(app: &App, config: &Config) {
     let mut rows = vec![
         row("name", app.name().to_string()),
         row("peer", app.peer_id().to_string()),
-        row("registry", format!("http://{}", app.http())),
+        row("registry", app.url()),
         row("network", network.to_owned()),
     ];
     // Loopback addresses stand last; `sampan status` shows all.

@@ -17,7 +17,7 @@ pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
         row("peer", status.peer_id),
         row("root", status.root),
         row("sequence", status.sequence.to_string()),
-        row("registry", format!("http://{}", status.http)),
+        row("registry", status.url),
         row("network", status.network),
         row("peers", status.peers.to_string()),
         row("data", status.data),

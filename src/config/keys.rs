@@ -17,14 +17,23 @@ pub(crate) struct Key {
 pub(crate) enum Kind {
     Switch,
     Text,
-    /// `HOST:PORT`, or `:PORT` for every interface.
+    /// `HOST:PORT`, `:PORT` for every interface, or the path of a socket.
     Address,
     Choice(&'static [&'static str]),
+    Number,
+    /// As Go writes them: `60s`, `1h30m`, `168h`.
+    Duration,
+    /// `http://` or `https://`, a host, and no more than a path behind it.
+    Url,
+    /// A path that begins with `/`.
+    Path,
+    /// Texts, as a list or with commas between them.
+    Texts,
+    /// Headers of HTTP: names, each with a value or a list of values.
+    Headers,
     Multiaddrs,
     /// Names of registries, as a list or with commas between them.
     Names,
-    /// As Go writes it: `168h`, `1h30m`.
-    Duration,
     /// Rules of garbage collection.
     Retention,
     /// A value or a section of any shape.
@@ -45,19 +54,37 @@ pub(crate) enum Standing {
 /// Letters of an unknown key that are compared with the known ones; no known key is longer.
 const MAX_COMPARED: usize = 64;
 
-use Kind::{Address, Any, Choice, Driver, Duration, Multiaddrs, Names, Retention, Switch, Text};
+use Kind::{
+    Address, Any, Choice, Driver, Duration, Headers, Multiaddrs, Names, Number, Path, Retention, Switch,
+    Text, Texts, Url,
+};
 use Standing::{Ignored, Refused, Used};
 
 /// In the order of Distribution's reference, with what is Sampan's own behind it.
 pub(crate) const KEYS: &[Key] = &[
     key("version", Choice(&["0.1"]), Used, "Version of the format. May be left out."),
-    key("log.level", Text, Ignored, LOG),
-    key("log.formatter", Text, Ignored, "Logs are text."),
+    key(
+        "log.level",
+        Choice(LEVELS),
+        Used,
+        "What is logged: `error`, `warn`, `info` or `debug`. Default: `info`.",
+    ),
+    key(
+        "log.formatter",
+        Choice(&["text", "json", "logstash"]),
+        Used,
+        "`text` or `json`; `logstash` is taken for `json`. Default: `text`.",
+    ),
     key("log.fields", Any, Ignored, "Log lines carry no fixed fields; let the log collector add them."),
     secret("log.hooks", Any, Ignored, "No mail is sent; let the log collector watch."),
-    key("log.accesslog", Any, Ignored, LOG),
-    key("log.reportcaller", Any, Ignored, LOG),
-    key("loglevel", Text, Ignored, LOG),
+    key(
+        "log.accesslog.disabled",
+        Switch,
+        Used,
+        "`false`: a line in the log for each request. Default: `true`, unlike Distribution's.",
+    ),
+    key("log.reportcaller", Any, Ignored, "Log lines do not name the source."),
+    key("loglevel", Choice(LEVELS), Used, "As `log.level`, which stands above it."),
     key(
         "storage.filesystem.rootdirectory",
         Text,
@@ -99,35 +126,141 @@ pub(crate) const KEYS: &[Key] = &[
     key("storage.cache", Any, Ignored, "The cache is built in; nothing is to be set."),
     key("storage.tag", Any, Ignored, "Tags are read from one index; nothing is to be set."),
     key("storage.redirect", Any, Ignored, "Clients are never sent elsewhere for a blob."),
-    key("storage.maintenance.uploadpurging", Any, Ignored, "Uploads are cleaned up without a key."),
+    key(
+        "storage.maintenance.uploadpurging.enabled",
+        Switch,
+        Used,
+        "Uploads that nobody goes on with are removed. Default: `true`.",
+    ),
+    key(
+        "storage.maintenance.uploadpurging.age",
+        Duration,
+        Used,
+        "How long an upload must lie untouched. Default: `168h`.",
+    ),
+    key(
+        "storage.maintenance.uploadpurging.interval",
+        Duration,
+        Used,
+        "How often is looked for such uploads. Default: `24h`.",
+    ),
+    key(
+        "storage.maintenance.uploadpurging.dryrun",
+        Switch,
+        Refused,
+        "Uploads are removed in earnest or not at all; say `uploadpurging.enabled: false`.",
+    ),
     key(
         "storage.maintenance.readonly.enabled",
         Switch,
-        Refused,
-        "There is no read-only mode; let a proxy in front refuse all but `GET` and `HEAD`.",
+        Used,
+        "Nothing can be pushed or deleted; what is followed is still updated. Default: `false`.",
     ),
     secret("auth", Any, Refused, AUTH),
     secret("middleware", Any, Ignored, "There is no middleware; content of others comes by `ipfs.follow`."),
-    key("http.addr", Address, Used, "Where HTTP listens, as `--addr`. Default: `127.0.0.1:5000`."),
-    key("http.net", Choice(&["tcp"]), Ignored, "HTTP listens on TCP."),
+    key(
+        "http.addr",
+        Address,
+        Used,
+        "Where HTTP listens, as `--addr`; with `http.net: unix` the path of the socket. Default: `127.0.0.1:5000`.",
+    ),
+    key(
+        "http.net",
+        Choice(&["tcp", "unix"]),
+        Used,
+        "`tcp`, or `unix` for a socket in the file system. Default: `tcp`.",
+    ),
     key(
         "http.prefix",
-        Text,
-        Refused,
-        "Paths begin with `/v2/`; let the proxy in front take the prefix away.",
+        Path,
+        Used,
+        "Everything is below this path, as `/registry/`; clients and proxies must ask there. Default: none.",
     ),
-    key("http.host", Text, Ignored, "Locations are relative and need no host."),
-    key("http.relativeurls", Switch, Ignored, "Locations are always relative."),
+    key(
+        "http.host",
+        Url,
+        Used,
+        "The URL under which clients know the registry; locations begin with it. Default: none.",
+    ),
+    key(
+        "http.relativeurls",
+        Switch,
+        Used,
+        "`false`: locations begin with the scheme and host that the request, or its proxy, names. Default: `true`, unlike Distribution's.",
+    ),
     secret("http.secret", Text, Ignored, "Uploads carry no signed state; nothing is to be set."),
-    key("http.draintimeout", Any, Ignored, "The time that requests have at the end is fixed."),
-    secret("http.tls", Any, Refused, TLS),
-    key("http.debug", Any, Ignored, "There is no debug port; `sampan status --json` has figures."),
-    secret("http.headers", Any, Ignored, "No headers are added; let the proxy in front add them."),
-    key("http.http2", Any, Ignored, "Which HTTP is spoken is left to the client."),
-    key("http.h2c", Any, Ignored, "Which HTTP is spoken is left to the client."),
+    key(
+        "http.draintimeout",
+        Duration,
+        Used,
+        "The time that requests in flight have when the registry stops. Default: `20s`.",
+    ),
+    key(
+        "http.tls.certificate",
+        Text,
+        Used,
+        "File with the certificate and its chain (PEM); HTTP becomes HTTPS. Default: none.",
+    ),
+    key("http.tls.key", Text, Used, "File with the certificate's private key (PEM). Default: none."),
+    key(
+        "http.tls.clientcas",
+        Texts,
+        Used,
+        "Files with the authorities of client certificates (PEM). Default: none.",
+    ),
+    key(
+        "http.tls.clientauth",
+        Choice(&[
+            "require-and-verify-client-cert",
+            "verify-client-cert-if-given",
+            "require-any-client-cert",
+            "request-client-cert",
+        ]),
+        Used,
+        "With `clientcas`: `require-and-verify-client-cert` or `verify-client-cert-if-given`. Default: the first.",
+    ),
+    key(
+        "http.tls.minimumtls",
+        Choice(&["tls1.2", "tls1.3"]),
+        Used,
+        "`tls1.2` or `tls1.3`. Default: `tls1.2`.",
+    ),
+    key(
+        "http.tls.ciphersuites",
+        Texts,
+        Used,
+        "Suites that are spoken, by their IANA names. Default: all that are safe.",
+    ),
+    secret(
+        "http.tls.letsencrypt",
+        Any,
+        Refused,
+        "Certificates are not fetched; let an ACME client write the files of `http.tls.certificate` and `http.tls.key`, which are read again when they change.",
+    ),
+    key(
+        "http.debug.addr",
+        Address,
+        Used,
+        "A second port for health and metrics; keep it from strangers. Default: none.",
+    ),
+    key("http.debug.prometheus.enabled", Switch, Used, "Metrics are on the second port. Default: `false`."),
+    key("http.debug.prometheus.path", Path, Used, "The path of the metrics. Default: `/metrics`."),
+    key(
+        "http.headers",
+        Headers,
+        Used,
+        "Headers that each answer gets, each with a list of values. Default: none.",
+    ),
+    key("http.http2.disabled", Switch, Used, "Only HTTP/1.1 is spoken over TLS. Default: `false`."),
+    key(
+        "http.h2c.enabled",
+        Switch,
+        Used,
+        "HTTP/2 is spoken without TLS too, to clients that begin with it. Default: `false`.",
+    ),
     secret("notifications", Any, Ignored, "No events are sent; followers learn of a push by themselves."),
     secret("redis", Any, Ignored, "The cache is built in; no Redis is asked."),
-    secret("health", Any, Ignored, "Nothing is probed by a key; `sampan status` tells how the registry is."),
+    secret("health", Any, Ignored, "Nothing else is probed; `/readyz` tells how the registry is."),
     secret(
         "proxy",
         Any,
@@ -139,11 +272,16 @@ pub(crate) const KEYS: &[Key] = &[
     key("validation.enabled", Any, Ignored, "Manifests are always checked."),
     key("validation.disabled", Any, Ignored, "Manifests are always checked."),
     key("policy", Any, Refused, "There are no classes of repositories."),
-    key("catalog.maxentries", Any, Ignored, "The length of a page is bounded without a key."),
-    key("tags.maxtags", Any, Ignored, "The length of a page is bounded without a key."),
+    key(
+        "catalog.maxentries",
+        Number,
+        Used,
+        "Repositories in one page of the catalog, at most 1,000. Default: `1000`.",
+    ),
+    key("tags.maxtags", Number, Used, "Tags in one page of a list, at most 1,000. Default: `1000`."),
     key("compatibility", Any, Ignored, "Manifests of schema 1 are not taken."),
     secret("reporting", Any, Ignored, "Errors are reported to nobody; they are in the log."),
-    secret("profiling", Any, Ignored, "Figures go to nobody; `sampan status --json` has them."),
+    secret("profiling", Any, Ignored, "Figures are sent to nobody; `http.debug` has metrics."),
     key("ipfs.network", Choice(&["lan", "public", "private"]), Used, "As `--network`. Default: `lan`."),
     key(
         "ipfs.listen",
@@ -183,12 +321,10 @@ pub(crate) const KEYS: &[Key] = &[
     key("gc.rules", Retention, Used, "Which tags of which repositories stay, see below. Default: all stay."),
 ];
 
-const LOG: &str = "Say with `SAMPAN_LOG` what is logged.";
+const LEVELS: &[&str] = &["error", "warn", "info", "debug"];
 const DISK: &str = "Data is kept on a local disk; use `storage.filesystem.rootdirectory`.";
 const AUTH: &str = "There are no passwords yet, and the node serves what anonymous clients may pull: keep nothing \
                     here that is secret, and leave `http.addr` on loopback.";
-const TLS: &str = "There is no TLS yet; leave `http.addr` on loopback, or put a proxy in front that lets nobody \
-                   push and adds `X-Forwarded-For`.";
 
 const fn key(path: &'static str, kind: Kind, standing: Standing, says: &'static str) -> Key {
     Key { path, kind, standing, says, secret: false }
@@ -205,7 +341,7 @@ impl Kind {
     }
 
     pub(crate) fn is_list(self) -> bool {
-        matches!(self, Multiaddrs | Names)
+        matches!(self, Multiaddrs | Names | Texts)
     }
 
     /// Whether a variable of the environment may hold it as YAML.

@@ -3,17 +3,18 @@
 //!
 //! The file has the shape of CNCF Distribution's, with a section `ipfs` for what a registry without a node lacks.
 
-mod duration;
 mod file;
+mod form;
 mod keys;
+mod reader;
 mod retention;
 mod said;
 mod source;
 #[cfg(test)]
 mod tests;
+mod web;
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -23,11 +24,14 @@ use clap::ValueEnum;
 use sampan_node::{Multiaddr, Name};
 use serde_json::Value;
 
+use crate::registry::MAX_PAGE;
 use crate::registry::Retention;
+use reader::Reader;
 
-pub(crate) use duration::{parse_duration, show_duration};
+pub(crate) use form::{duration as parse_duration, is_host};
 pub(crate) use said::{Remark, Said};
 pub(crate) use source::{Environment, Source};
+pub(crate) use web::{Locations, Tls, Web};
 
 /// Where HTTP listens when nobody says otherwise: on this machine alone.
 const HTTP: &str = "127.0.0.1:5000";
@@ -40,6 +44,10 @@ const SAMPAN_DATA: &str = "SAMPAN_DATA";
 
 /// Between two collections of garbage.
 const GC_INTERVAL: Duration = Duration::from_hours(24);
+/// Uploads go when nobody has touched them for so long, as in Distribution.
+const PURGE_AGE: Duration = Duration::from_hours(7 * 24);
+/// And so often is looked for them.
+const PURGE_INTERVAL: Duration = Duration::from_hours(24);
 
 /// What is shown of a secret.
 const MASK: &str = "***";
@@ -48,6 +56,8 @@ const MASK: &str = "***";
 pub(crate) struct Config {
     pub(crate) data: PathBuf,
     pub(crate) http: String,
+    pub(crate) web: Web,
+    pub(crate) logs: Logs,
     /// Empty: the node's own default, port 4001 of every interface.
     pub(crate) p2p: Vec<Multiaddr>,
     pub(crate) network: Network,
@@ -59,6 +69,11 @@ pub(crate) struct Config {
     pub(crate) anonymous_push: bool,
     /// Tags, manifests and blobs can be deleted.
     pub(crate) delete: bool,
+    /// Nothing can be pushed or deleted.
+    pub(crate) read_only: bool,
+    #[cfg_attr(not(test), expect(dead_code, reason = "read where uploads are purged"))]
+    pub(crate) upload_purge: UploadPurge,
+    pub(crate) pages: Pages,
     /// A manifest may name content that is not here.
     pub(crate) sparse: bool,
     /// How often garbage is collected; `None`: only when a command asks.
@@ -77,6 +92,44 @@ pub(crate) enum Network {
     Public,
     /// Whoever has the same swarm.key
     Private,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Logs {
+    pub(crate) level: Level,
+    pub(crate) json: bool,
+    /// A line for each request.
+    pub(crate) access: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Level {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+}
+
+/// When unfinished uploads go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UploadPurge {
+    pub(crate) enabled: bool,
+    pub(crate) age: Duration,
+    pub(crate) interval: Duration,
+}
+
+/// The longest pages of lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pages {
+    pub(crate) catalog: usize,
+    pub(crate) tags: usize,
+}
+
+impl Default for Pages {
+    fn default() -> Self {
+        Self { catalog: MAX_PAGE, tags: MAX_PAGE }
+    }
 }
 
 /// What clients without a password may do.
@@ -110,13 +163,9 @@ pub(crate) struct Setting {
 }
 
 impl Config {
-    /// With the environment of this process. What is ignored is told in the log.
-    pub(crate) fn load(flags: Flags) -> anyhow::Result<Self> {
-        let (config, warnings) = Self::read(flags, &source::environment())?;
-        for warning in warnings {
-            tracing::warn!("{warning}");
-        }
-        Ok(config)
+    /// With the environment of this process. The remarks are about what is ignored; they belong into the log.
+    pub(crate) fn load(flags: Flags) -> anyhow::Result<(Self, Vec<Remark>)> {
+        Self::read(flags, &source::environment())
     }
 
     fn read(flags: Flags, environment: &Environment) -> anyhow::Result<(Self, Vec<Remark>)> {
@@ -183,20 +232,19 @@ impl Config {
         let (sparse, source) = said.switch("sparse").unwrap_or_default();
         note("sparse", sparse.into(), source);
 
-        let (gc, source) = said.switch("gc.enabled").unwrap_or((true, Source::Default));
-        note("gc.enabled", gc.into(), source);
-        let (interval, source) = said.duration("gc.interval").unwrap_or((GC_INTERVAL, Source::Default));
-        note("gc.interval", show_duration(interval).into(), source);
-        let mut retention = Retention::default();
-        let (grace, source) = said.duration("gc.grace").unwrap_or((retention.grace, Source::Default));
-        note("gc.grace", show_duration(grace).into(), source);
-        retention.grace = grace;
-        let (age, source) = said.duration("gc.untagged").unzip();
-        note("gc.untagged", age.map(show_duration).into(), source.unwrap_or_default());
-        retention.untagged = age;
-        let (rules, value, source) = said.retention("gc.rules").unwrap_or_default();
-        note("gc.rules", value, source);
-        retention.rules = rules;
+        let mut reader = Reader::new(said, &mut settings);
+        let gc = reader.switch("gc.enabled", true);
+        let interval = reader.duration("gc.interval", GC_INTERVAL);
+        let retention = Retention {
+            grace: reader.duration("gc.grace", Retention::default().grace),
+            untagged: reader.given_duration("gc.untagged"),
+            rules: reader.retention("gc.rules"),
+        };
+        let web = Web::read(&mut reader)?;
+        let logs = Logs::read(&mut reader);
+        let read_only = reader.switch("storage.maintenance.readonly.enabled", false);
+        let upload_purge = UploadPurge::read(&mut reader);
+        let pages = Pages::read(&mut reader);
 
         settings.extend(said.ignored.iter().map(|(key, value, source)| {
             let value = if key.secret { Value::from(MASK) } else { value.clone() };
@@ -205,6 +253,8 @@ impl Config {
         Ok(Self {
             data,
             http,
+            web,
+            logs,
             p2p,
             network,
             swarm_key: swarm_key.map(|(path, _)| path),
@@ -212,6 +262,9 @@ impl Config {
             peers,
             anonymous_push: anonymous == Anonymous::Push,
             delete,
+            read_only,
+            upload_purge,
+            pages,
             sparse,
             gc_interval: gc.then_some(interval),
             retention,
@@ -224,10 +277,49 @@ impl Config {
     }
 }
 
+impl Logs {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let old = reader.given("loglevel");
+        let level = match reader.text("log.level", old.as_deref().unwrap_or("info")).as_str() {
+            "error" => Level::Error,
+            "warn" => Level::Warn,
+            "debug" => Level::Debug,
+            _ => Level::Info,
+        };
+        let json = reader.text("log.formatter", "text") != "text";
+        let access = !reader.switch("log.accesslog.disabled", true);
+        Self { level, json, access }
+    }
+}
+
+impl UploadPurge {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let enabled = reader.switch("storage.maintenance.uploadpurging.enabled", true);
+        let age = reader.duration("storage.maintenance.uploadpurging.age", PURGE_AGE);
+        let interval = reader.duration("storage.maintenance.uploadpurging.interval", PURGE_INTERVAL);
+        Self { enabled, age, interval }
+    }
+}
+
+impl Pages {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let mut page = |key| {
+            let said = reader.number(key, MAX_PAGE as u64);
+            usize::try_from(said).unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE)
+        };
+        Self { catalog: page("catalog.maxentries"), tags: page("tags.maxtags") }
+    }
+}
+
 /// Everything that can be told about a file: its problems, then what it says in vain.
 pub(crate) fn check(path: &Path) -> anyhow::Result<Said> {
     let tree = file::read(path)?;
-    Ok(Said::gather(Some((&tree, Source::File(path.to_owned()))), &Environment::new()))
+    let said = Said::gather(Some((&tree, Source::File(path.to_owned()))), &Environment::new());
+    if said.problems.is_empty() {
+        // What is wrong only where several keys meet.
+        Config::assemble(Flags::default(), &said, &Environment::new())?;
+    }
+    Ok(said)
 }
 
 /// A flag stands above what else was said.
@@ -266,20 +358,6 @@ fn texts(list: &[impl ToString]) -> Value {
 /// `:5000` means every interface, as in Distribution.
 fn complete(addr: &str) -> String {
     if addr.starts_with(':') { format!("0.0.0.0{addr}") } else { addr.to_owned() }
-}
-
-/// Opens the HTTP port.
-pub(crate) fn bind(addr: &str) -> anyhow::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(addr).with_context(|| {
-        format!("HTTP cannot listen on {addr}; give another address with --addr HOST:PORT")
-    })?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// Whether an address can be reached from this machine alone.
-pub(crate) fn is_loopback(addr: &SocketAddr) -> bool {
-    addr.ip().is_loopback()
 }
 
 /// The data directory: what was given, else what the environment says, else where the system keeps such things.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::duration::parse_duration;
+use super::form::duration as parse_duration;
 use crate::registry::{Pattern, Rule};
 
 /// More is a program's work, and belongs into a program.

@@ -8,11 +8,10 @@ use std::time::Duration;
 use sampan_node::{Multiaddr, Name};
 use serde_json::Value;
 
-use super::duration::parse_duration;
-use super::file;
 use super::keys::{self, Key, Kind, Standing};
 use super::retention;
 use super::source::{Environment, PREFIX, Source};
+use super::{file, form};
 use crate::registry::Rule;
 
 /// Problems that are told; who has more has another file in hand.
@@ -43,9 +42,12 @@ pub(crate) struct Remark {
 enum Reading {
     Switch(bool),
     Text(String),
+    Number(u64),
+    Duration(Duration),
+    Texts(Vec<String>),
+    Headers(Vec<(String, String)>),
     Multiaddrs(Vec<Multiaddr>),
     Names(Vec<Name>),
-    Duration(Duration),
     /// With what was written.
     Retention(Vec<Rule>, Value),
     Open,
@@ -90,6 +92,34 @@ impl Said {
         }
     }
 
+    pub(super) fn number(&self, key: &str) -> Option<(u64, Source)> {
+        match self.readings.get(key)? {
+            (Reading::Number(number), source) => Some((*number, source.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn duration(&self, key: &str) -> Option<(Duration, Source)> {
+        match self.readings.get(key)? {
+            (Reading::Duration(duration), source) => Some((*duration, source.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn texts(&self, key: &str) -> Option<(Vec<String>, Source)> {
+        match self.readings.get(key)? {
+            (Reading::Texts(list), source) => Some((list.clone(), source.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn headers(&self, key: &str) -> Option<(Vec<(String, String)>, Source)> {
+        match self.readings.get(key)? {
+            (Reading::Headers(headers), source) => Some((headers.clone(), source.clone())),
+            _ => None,
+        }
+    }
+
     pub(super) fn multiaddrs(&self, key: &str) -> Option<(Vec<Multiaddr>, Source)> {
         match self.readings.get(key)? {
             (Reading::Multiaddrs(list), source) => Some((list.clone(), source.clone())),
@@ -100,13 +130,6 @@ impl Said {
     pub(super) fn names(&self, key: &str) -> Option<(Vec<Name>, Source)> {
         match self.readings.get(key)? {
             (Reading::Names(list), source) => Some((list.clone(), source.clone())),
-            _ => None,
-        }
-    }
-
-    pub(super) fn duration(&self, key: &str) -> Option<(Duration, Source)> {
-        match self.readings.get(key)? {
-            (Reading::Duration(duration), source) => Some((*duration, source.clone())),
             _ => None,
         }
     }
@@ -193,6 +216,7 @@ impl Gathering {
             let value = match (key.kind, value) {
                 (Kind::Switch, "true") => Value::Bool(true),
                 (Kind::Switch, "false") => Value::Bool(false),
+                (Kind::Headers, text) => file::parse(text).unwrap_or_else(|_| Value::from(text)),
                 (kind, text) if kind.is_yaml() && text.trim_start().starts_with('[') => {
                     file::parse(text).unwrap_or_else(|_| Value::from(text))
                 }
@@ -275,19 +299,35 @@ fn read(kind: Kind, value: &Value) -> Result<Reading, String> {
         Kind::Address => {
             let port =
                 |text: &str| text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-            let address = text().filter(|text| port(text)).map(Reading::Text);
+            let address = text().filter(|text| port(text) || text.starts_with('/')).map(Reading::Text);
             address.ok_or_else(|| "must be HOST:PORT, or :PORT for every interface".to_owned())
         }
         Kind::Choice(choices) => {
             let choice = text().filter(|text| choices.contains(&text.as_str())).map(Reading::Text);
             choice.ok_or_else(|| format!("must be {}", choices.join(" or ")))
         }
+        Kind::Number => {
+            let number = text().and_then(|text| text.parse().ok()).map(Reading::Number);
+            number.ok_or_else(|| "must be a number that is not negative".to_owned())
+        }
+        Kind::Duration => {
+            let duration = text().and_then(|text| form::duration(&text)).map(Reading::Duration);
+            duration.ok_or_else(|| "must be a duration such as 60s, 1h30m or 168h".to_owned())
+        }
+        Kind::Url => {
+            let url = text().filter(|text| form::is_origin(text)).map(Reading::Text);
+            url.ok_or_else(|| "must be a URL such as https://registry.example:5000".to_owned())
+        }
+        Kind::Path => {
+            let path = text().filter(|text| form::is_path(text)).map(Reading::Text);
+            path.ok_or_else(|| {
+                "must be a path that begins with / and has letters, digits and -._~ only".to_owned()
+            })
+        }
+        Kind::Texts => texts(value).map(Reading::Texts).ok_or_else(|| "must be a list of texts".to_owned()),
+        Kind::Headers => form::headers(value).map(Reading::Headers),
         Kind::Multiaddrs => list(value, "a multiaddr such as /ip4/0.0.0.0/tcp/4001").map(Reading::Multiaddrs),
         Kind::Names => list(value, "the name of a registry, which looks like k51…").map(Reading::Names),
-        Kind::Duration => {
-            let duration = text().and_then(|text| parse_duration(&text)).map(Reading::Duration);
-            duration.ok_or_else(|| "must be a duration such as 168h, 90m or 45s".to_owned())
-        }
         Kind::Retention => retention::read(value).map(|rules| Reading::Retention(rules, value.clone())),
         Kind::Any | Kind::Driver => Ok(Reading::Open),
     }
@@ -300,7 +340,7 @@ fn list<T: FromStr>(value: &Value, what: &str) -> Result<Vec<T>, String> {
 }
 
 /// The elements of a list, which may be one text with commas.
-fn texts(value: &Value) -> Option<Vec<String>> {
+pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::String(text) => {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
@@ -336,7 +376,7 @@ fn plain(says: &str) -> String {
 }
 
 /// A foreign text, short enough for a line.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     const MAX: usize = 100;
     let clean = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter });
     clean.take(MAX).collect()

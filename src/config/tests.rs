@@ -93,21 +93,22 @@ fn the_example_of_distribution_starts_with_warnings_only() {
     assert_eq!(config.http, "0.0.0.0:5000");
     assert_eq!(config.data, Path::new("/var/lib/registry"));
     let about: Vec<&str> = warnings.iter().filter_map(|warning| warning.split(' ').nth(1)).collect();
-    assert_eq!(about, ["log.fields", "storage.cache", "storage.tag", "http.headers", "health"]);
+    assert_eq!(about, ["log.fields", "storage.cache", "storage.tag", "health"]);
+    assert_eq!(config.web.headers, [("X-Content-Type-Options".to_owned(), "nosniff".to_owned())]);
 }
 
 #[test]
-fn passwords_tls_and_a_proxy_are_refused_rather_than_left_out() {
+fn passwords_and_a_proxy_are_refused_rather_than_left_out() {
     for (file, key) in [
         ("auth:\n  htpasswd:\n    realm: basic-realm\n    path: /etc/registry\n", "auth"),
-        ("http:\n  tls:\n    certificate: cert.pem\n", "http.tls"),
+        ("http:\n  tls:\n    letsencrypt:\n      email: me@example.org\n", "http.tls.letsencrypt"),
         ("proxy:\n  remoteurl: https://registry-1.docker.io\n", "proxy"),
         ("storage:\n  s3:\n    bucket: b\n", "storage.s3"),
         ("storage: inmemory\n", "storage.inmemory"),
         ("storage:\n  inmemory:\n", "storage.inmemory"),
         (
-            "storage:\n  maintenance:\n    readonly:\n      enabled: true\n",
-            "storage.maintenance.readonly.enabled",
+            "storage:\n  maintenance:\n    uploadpurging:\n      dryrun: true\n",
+            "storage.maintenance.uploadpurging.dryrun",
         ),
     ] {
         let told = problem(file, &[]);
@@ -215,7 +216,21 @@ fn a_wrong_type_names_the_key() {
         ("http: 5000\n", "http must be a section"),
         ("http:\n  addr: 5000\n", "http.addr must be HOST:PORT"),
         ("http:\n  addr: [a]\n", "http.addr must be"),
-        ("http:\n  net: unix\n", "http.net must be tcp"),
+        ("http:\n  net: udp\n", "http.net must be tcp or unix"),
+        ("http:\n  prefix: registry\n", "http.prefix must be a path"),
+        ("http:\n  host: registry.example\n", "http.host must be a URL"),
+        ("http:\n  draintimeout: soon\n", "http.draintimeout must be a duration"),
+        ("http:\n  headers: {Content-Length: ['0']}\n", "http.headers has Content-Length"),
+        ("http:\n  headers: nosniff\n", "http.headers must be names"),
+        ("http:\n  tls:\n    minimumtls: tls1.0\n", "http.tls.minimumtls must be tls1.2 or tls1.3"),
+        ("http:\n  debug:\n    addr: localhost\n", "http.debug.addr must be HOST:PORT"),
+        ("log:\n  level: loud\n", "log.level must be error or warn"),
+        ("log:\n  accesslog:\n    disabled: maybe\n", "log.accesslog.disabled must be true or false"),
+        ("catalog:\n  maxentries: -1\n", "catalog.maxentries must be a number"),
+        (
+            "storage:\n  maintenance:\n    uploadpurging:\n      age: 7d\n",
+            "storage.maintenance.uploadpurging.age",
+        ),
         ("storage:\n  delete:\n    enabled: maybe\n", "storage.delete.enabled must be true or false"),
         (
             "storage:\n  filesystem:\n    rootdirectory: {a: b}\n",
@@ -232,6 +247,140 @@ fn a_wrong_type_names_the_key() {
     }
     let told = problem("", &[("REGISTRY_SPARSE", "maybe")]);
     assert_eq!(told, "REGISTRY_SPARSE: sparse must be true or false");
+}
+
+/// The whole of what Distribution's development setup sets, and its reference for HTTP.
+const WEB: &str = "\
+log:
+  accesslog:
+    disabled: false
+  level: debug
+  formatter: logstash
+storage:
+  maintenance:
+    uploadpurging:
+      enabled: false
+      age: 24h
+      interval: 1h30m
+      dryrun: false
+    readonly:
+      enabled: true
+catalog:
+  maxentries: 10
+tags:
+  maxtags: 5000
+http:
+  addr: :5000
+  prefix: /my/nested/registry/
+  host: https://myregistryaddress.org:5000
+  relativeurls: false
+  draintimeout: 60s
+  tls:
+    certificate: /path/to/x509/public
+    key: /path/to/x509/private
+    clientcas:
+      - /path/to/ca.pem
+      - /path/to/another/ca.pem
+    clientauth: verify-client-cert-if-given
+    minimumtls: tls1.3
+  debug:
+    addr: :5001
+    prometheus:
+      enabled: true
+  headers:
+    X-Content-Type-Options: [nosniff]
+    X-Many: [a, b]
+  http2:
+    disabled: true
+  h2c:
+    enabled: true
+";
+
+#[test]
+fn what_is_said_of_http_logs_and_upkeep_counts() {
+    let (config, warnings) = configure(WEB, &[], Flags::default()).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(config.logs, Logs { level: Level::Debug, json: true, access: true });
+    let (age, interval) = (Duration::from_hours(24), Duration::from_mins(90));
+    assert_eq!(config.upload_purge, UploadPurge { enabled: false, age, interval });
+    assert_eq!(config.pages, Pages { catalog: 10, tags: MAX_PAGE });
+    assert!(config.read_only);
+    let Web { unix, tls, locations, prefix, headers, drain, http2, h2c, debug } = config.web;
+    let tls = tls.unwrap();
+    assert_eq!((unix, http2, h2c, drain), (false, false, true, Duration::from_mins(1)));
+    assert_eq!(
+        (tls.certificate.as_path(), tls.key.as_path()),
+        (Path::new("/path/to/x509/public"), Path::new("/path/to/x509/private"))
+    );
+    assert_eq!((tls.client_cas.len(), tls.client_optional, tls.only_13), (2, true, true));
+    assert_eq!(locations, Locations::Fixed("https://myregistryaddress.org:5000".to_owned()));
+    assert_eq!(prefix, "/my/nested/registry");
+    let values: Vec<&str> = headers.iter().map(|(_, value)| value.as_str()).collect();
+    assert_eq!(values, ["nosniff", "a", "b"]);
+    let debug = debug.unwrap();
+    assert_eq!((debug.addr.as_str(), debug.metrics.as_deref()), ("0.0.0.0:5001", Some("/metrics")));
+}
+
+#[test]
+fn locations_are_relative_until_somebody_says_otherwise() {
+    let locations = |file: &str| configure(file, &[], Flags::default()).unwrap().0.web.locations;
+    assert_eq!(locations(""), Locations::Relative);
+    assert_eq!(locations("http:\n  relativeurls: true\n"), Locations::Relative);
+    assert_eq!(locations("http:\n  relativeurls: false\n"), Locations::Asked);
+    assert_eq!(
+        locations("http:\n  relativeurls: true\n  host: http://a/\n"),
+        Locations::Fixed("http://a".to_owned())
+    );
+}
+
+#[test]
+fn the_environment_says_nested_keys_and_headers() {
+    let said = [
+        ("REGISTRY_LOG_ACCESSLOG_DISABLED", "false"),
+        ("REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED", "true"),
+        ("REGISTRY_HTTP_HEADERS", "{X-A: [b]}"),
+        ("REGISTRY_HTTP_TLS_CLIENTCAS_0", "/ca.pem"),
+        ("REGISTRY_HTTP_TLS_CERTIFICATE", "/cert.pem"),
+        ("REGISTRY_HTTP_TLS_KEY", "/key.pem"),
+        ("REGISTRY_STORAGE_MAINTENANCE_READONLY", "enabled: true"),
+        ("REGISTRY_LOGLEVEL", "warn"),
+    ];
+    let (config, warnings) =
+        configure("http:\n  debug:\n    addr: :5001\n", &said, Flags::default()).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(config.logs, Logs { level: Level::Warn, json: false, access: true });
+    assert_eq!(config.web.headers, [("X-A".to_owned(), "b".to_owned())]);
+    assert_eq!(config.web.tls.unwrap().client_cas, [Path::new("/ca.pem")]);
+    assert!(config.read_only && config.web.debug.unwrap().metrics.is_some());
+}
+
+#[test]
+fn what_is_wrong_where_keys_meet_is_told() {
+    let tls = "certificate: /c, key: /k";
+    for (file, told) in [
+        ("http: {tls: {certificate: /c}}\n".to_owned(), "needs http.tls.key"),
+        ("http: {tls: {key: /k}}\n".to_owned(), "needs http.tls.certificate"),
+        ("http: {tls: {clientcas: [/ca]}}\n".to_owned(), "client certificates need TLS"),
+        (
+            format!("http: {{tls: {{{tls}, clientauth: require-and-verify-client-cert}}}}\n"),
+            "needs http.tls.clientcas",
+        ),
+        (
+            format!("http: {{tls: {{{tls}, clientcas: [/ca], clientauth: request-client-cert}}}}\n"),
+            "checks none",
+        ),
+        (
+            format!("http: {{tls: {{{tls}, clientcas: [/ca], clientauth: require-any-client-cert}}}}\n"),
+            "checks none",
+        ),
+        (format!("http: {{net: unix, addr: /s, tls: {{{tls}}}}}\n"), "take http.tls away"),
+    ] {
+        let tree = file::parse(&file).unwrap();
+        let said = Said::gather(Some((&tree, Source::Default)), &Environment::new());
+        assert!(said.problems.is_empty(), "{:?}", said.problems);
+        let error = Config::assemble(Flags::default(), &said, &Environment::new()).unwrap_err().to_string();
+        assert!(error.contains(told), "{file}: {error}");
+    }
 }
 
 #[test]

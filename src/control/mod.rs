@@ -44,6 +44,8 @@ pub(crate) struct Status {
     /// Full multiaddrs, with the peer id.
     pub(crate) addresses: Vec<String>,
     pub(crate) http: String,
+    /// The same with its scheme.
+    pub(crate) url: String,
     pub(crate) network: String,
     pub(crate) data: String,
     pub(crate) peers: usize,

@@ -89,6 +89,9 @@ impl HttpError {
             Self::Registry(RegistryError::Full(_) | RegistryError::Stopping) => {
                 response.insert_header((RETRY_AFTER, RETRY_SECONDS));
             }
+            Self::Registry(RegistryError::ReadOnly) => {
+                response.insert_header((ALLOW, "GET, HEAD"));
+            }
             Self::Method { allow } => {
                 response.insert_header((ALLOW, *allow));
             }
@@ -136,7 +139,7 @@ fn registry(error: &RegistryError) -> (StatusCode, &'static str) {
         RegistryError::OutOfOrder { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
         RegistryError::LengthMismatch { .. } => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
         RegistryError::Interrupted { .. } => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
-        RegistryError::OnlyFollowed { .. } | RegistryError::DeleteDisabled => {
+        RegistryError::OnlyFollowed { .. } | RegistryError::DeleteDisabled | RegistryError::ReadOnly => {
             (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED")
         }
         RegistryError::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "DENIED"),

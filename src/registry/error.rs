@@ -38,6 +38,8 @@ pub(crate) enum RegistryError {
     OnlyFollowed { tree: String },
     #[error("deleting is switched off in this registry")]
     DeleteDisabled,
+    #[error("this registry is read-only: nothing can be pushed or deleted")]
+    ReadOnly,
     #[error("the disk is full: {0}")]
     Full(StoreError),
     #[error("reading or writing the store failed")]

@@ -57,19 +57,26 @@ pub(crate) struct Registry {
 pub(crate) struct Policy {
     /// Tags, manifests and blobs can be deleted.
     pub(crate) delete: bool,
+    /// Nothing can be pushed or deleted.
+    pub(crate) read_only: bool,
     /// A manifest may name content that is not here.
     pub(crate) sparse: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { delete: true, sparse: false }
+        Self { delete: true, read_only: false, sparse: false }
     }
 }
 
 impl Registry {
     pub(crate) fn new(store: Store, origin: Arc<dyn Origin>, policy: Policy) -> Self {
         Self { store, origin, policy, manifests: Arc::default() }
+    }
+
+    /// The one gate of every change.
+    pub(crate) fn check_writable(&self) -> Result<(), RegistryError> {
+        if self.policy.read_only { Err(RegistryError::ReadOnly) } else { Ok(()) }
     }
 
     /// Runs work that reads or writes the disk off the async threads.

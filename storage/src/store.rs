@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -30,7 +30,7 @@ use crate::partial::Partial;
 use crate::pins::{Claim, Pin, Pins};
 use crate::recent::Recent;
 use crate::replay::replay;
-use crate::space::Reserve;
+use crate::space::{Reserve, Space};
 use crate::sweep::{self, Sweep, Swept};
 use crate::upload::{Upload, UploadId, Uploads};
 use crate::view::Tree;
@@ -52,6 +52,18 @@ pub struct Store {
     requests: mpsc::Sender<Request>,
     signals: std::sync::mpsc::SyncSender<Signal>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+/// What the store is made of now, for whoever watches it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Entries that the journal has taken since the directory was made.
+    pub journal_position: u64,
+    /// The sequence of my tree's last fold.
+    pub sequence: u64,
+    pub pack_bytes: u64,
+    /// Upload sessions whose hash state is in memory.
+    pub uploads: u64,
 }
 
 impl Store {
@@ -114,11 +126,8 @@ impl Store {
     /// Folds what is left, makes the index durable and ends the threads. Blocks; call it once, on the last clone.
     pub fn close(self) -> Result<(), StoreError> {
         let folded = self.fold_blocking();
-        let checkpoint = if self.inner.damaged.load(std::sync::atomic::Ordering::SeqCst) {
-            self.inner.index.clear()
-        } else {
-            self.inner.index.checkpoint()
-        };
+        let checkpoint =
+            if self.is_damaged() { self.inner.index.clear() } else { self.inner.index.checkpoint() };
         let Self { requests, signals, threads, .. } = self;
         drop((requests, signals));
         for thread in threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
@@ -130,6 +139,26 @@ impl Store {
 
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Free space on the data directory's file system. Asks the system.
+    pub fn space(&self) -> Result<Space, StoreError> {
+        Ok(self.inner.uploads.space()?)
+    }
+
+    /// The index has failed; what it says may be wrong until it is built anew at the next start.
+    pub fn is_damaged(&self) -> bool {
+        self.inner.damaged.load(Ordering::SeqCst)
+    }
+
+    /// Cheap: nothing is walked and no blob is looked at.
+    pub fn figures(&self) -> Figures {
+        Figures {
+            journal_position: self.generation(),
+            sequence: *self.inner.folded.borrow(),
+            pack_bytes: self.inner.packs.total(),
+            uploads: self.inner.uploads.open_sessions() as u64,
+        }
     }
 
     /// Root, sequence, record and followed names as the journal has them.

@@ -24,7 +24,7 @@ use crate::error::StoreError;
 use crate::fail;
 use crate::name::RepositoryName;
 use crate::pins::{Pin, Pins};
-use crate::space::Reserve;
+use crate::space::{Reserve, Space};
 use crate::writeback::Writeback;
 
 /// Hash states kept between requests; each holds an open file and some 70 bytes for each MiB uploaded.
@@ -352,6 +352,15 @@ impl Uploads {
             }
         }
         Ok(Self { dir: dir.to_owned(), blobs, reserve, pins, slots: Mutex::default() })
+    }
+
+    pub(crate) fn space(&self) -> io::Result<Space> {
+        self.reserve.space()
+    }
+
+    /// Sessions in memory, those that a request holds among them.
+    pub(crate) fn open_sessions(&self) -> usize {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     pub(crate) fn begin(

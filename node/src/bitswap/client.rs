@@ -89,6 +89,11 @@ impl Client {
         self.counters.stats()
     }
 
+    /// Peers that are connected.
+    pub fn connected_peers(&self) -> usize {
+        self.counters.connected_peers()
+    }
+
     /// What passed between us and this peer, or `None` if it is not connected.
     pub fn peer_stats(&self, peer: &PeerId) -> Option<PeerStats> {
         self.counters.peer(peer)

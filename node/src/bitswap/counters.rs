@@ -83,6 +83,11 @@ impl Counters {
         Stats { blocks_sent, bytes_sent, blocks_received, bytes_received, duplicates, refused }
     }
 
+    /// Peers that are connected.
+    pub(super) fn connected_peers(&self) -> usize {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     pub(super) fn peer(&self, peer: &PeerId) -> Option<PeerStats> {
         self.traffic(peer).map(|traffic| traffic.read())
     }

@@ -2,23 +2,28 @@
 
 mod access;
 mod blobs;
+mod bounds;
 mod following;
+mod front;
 mod lists;
 mod manifests;
 mod referrers;
+mod tls;
 mod uploads;
 mod wire;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use actix_web::dev::ServerHandle;
 use actix_web::web;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use sampan_storage::{Algorithm, Digest, Store};
 use serde_json::{Value, json};
 
-use super::{Access, State, serve};
+use super::connection::Patience;
+use super::server::{Options, Stop, serve_with};
+use super::{Access, Health, Listener, State};
+use crate::metrics::Metrics;
 use crate::registry::{Nowhere, Origin, Policy, Registry};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -30,7 +35,7 @@ struct Server {
     address: SocketAddr,
     store: Store,
     client: reqwest::Client,
-    handle: ServerHandle,
+    stop: Stop,
     _dir: tempfile::TempDir,
 }
 
@@ -52,13 +57,22 @@ impl Server {
         policy: Policy,
         access: Access,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let registry = Registry::new(store.clone(), origin, policy);
-        let server = serve(listener, web::Data::new(State { registry, access })).unwrap();
-        let handle = server.handle();
+        let state = state(&store, origin, policy, access);
+        Self::serving(dir, store, state, Options::default(), Patience::default())
+    }
+
+    fn serving(
+        dir: tempfile::TempDir,
+        store: Store,
+        state: State,
+        options: Options,
+        patience: Patience,
+    ) -> Self {
+        let listener = Listener::tcp("127.0.0.1:0").unwrap();
+        let address = listener.name().parse().unwrap();
+        let (server, stop) = serve_with(listener, web::Data::new(state), options, patience).unwrap();
         actix_web::rt::spawn(server);
-        Self { address, store, client: reqwest::Client::new(), handle, _dir: dir }
+        Self { address, store, client: reqwest::Client::new(), stop, _dir: dir }
     }
 
     fn request(&self, method: &str, path: &str) -> RequestBuilder {
@@ -114,7 +128,20 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // The stop itself runs in the server's own threads.
-        drop(self.handle.stop(false));
+        self.stop.cut();
+    }
+}
+
+fn state(store: &Store, origin: Arc<dyn Origin>, policy: Policy, access: Access) -> State {
+    State {
+        registry: Registry::new(store.clone(), origin, policy),
+        access,
+        health: Health::new(store.clone(), policy.read_only),
+        metrics: Arc::new(Metrics::new()),
+        urls: super::Urls::default(),
+        pages: crate::config::Pages::default(),
+        headers: Vec::new(),
+        access_log: false,
     }
 }
 

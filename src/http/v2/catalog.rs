@@ -15,11 +15,12 @@ struct Catalog<'a> {
 
 pub(super) async fn get(request: &HttpRequest, state: &State) -> Result<HttpResponse, HttpError> {
     let query = Query::of(request)?;
-    let limit = paging::limit(&query)?;
+    let limit = paging::limit(&query, state.pages.catalog)?;
     let page = state.registry.repositories(query.get("last").map(str::to_owned), limit).await?;
     let mut response = HttpResponse::Ok();
     if let (true, Some(last)) = (page.more, page.items.last()) {
-        response.insert_header(paging::next("/v2/_catalog", &[("n", &limit.to_string()), ("last", last)]));
+        let path = state.urls.base(request).catalog();
+        response.insert_header(paging::next(&path, &[("n", &limit.to_string()), ("last", last)]));
     }
     Ok(response.json(Catalog { repositories: &page.items }))
 }

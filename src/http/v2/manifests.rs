@@ -13,13 +13,15 @@ use super::super::State;
 use super::super::conditional::{self, IMMUTABLE};
 use super::super::error::{HttpError, QueryError};
 use super::query::Query;
-use super::{CONTENT_DIGEST, path, warning};
+use super::{CONTENT_DIGEST, warning};
 use crate::registry::{Deleted, MAX_MANIFEST, ManifestPush, RegistryError};
 
 /// Tags of one push. The spec wants at least 10.
 const MAX_TAGS: usize = 100;
 /// A client that sends nothing of its manifest for so long is gone.
 const BODY_IDLE: Duration = Duration::from_secs(30);
+/// And one that is not done by then sends in drops.
+const BODY_TIME: Duration = Duration::from_mins(5);
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -58,12 +60,14 @@ pub(super) async fn put(
     let tags = tags(&Query::of(request)?)?;
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = content_type.map(str::to_owned);
-    let bytes = collect(request, payload).await?;
+    let body = tokio::time::timeout(BODY_TIME, collect(request, payload));
+    let bytes = body.await.unwrap_or(Err(HttpError::ManifestCut))?;
     let push = ManifestPush { reference: reference.clone(), content_type, bytes, tags: tags.clone() };
     let pushed = state.registry.put_manifest(repository, push).await?;
 
     let mut response = HttpResponse::Created();
-    response.insert_header((LOCATION, path::manifest(repository, &pushed.digest)));
+    state.metrics.manifests_pushed.inc();
+    response.insert_header((LOCATION, state.urls.base(request).manifest(repository, &pushed.digest)));
     response.insert_header((CONTENT_DIGEST, pushed.digest.to_string()));
     if let Some(subject) = pushed.subject {
         response.insert_header((OCI_SUBJECT, subject.to_string()));

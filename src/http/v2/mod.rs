@@ -26,8 +26,10 @@ const API_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-pub(crate) fn configure(config: &mut web::ServiceConfig) {
-    config.route("/v2", web::to(serve)).route("/v2/{tail:.*}", web::to(serve));
+pub(super) fn routes(config: &mut web::ServiceConfig, prefix: &str) {
+    config
+        .route(&format!("{prefix}/v2"), web::to(serve))
+        .route(&format!("{prefix}/v2/{{tail:.*}}"), web::to(serve));
 }
 
 async fn serve(request: HttpRequest, payload: web::Payload, state: web::Data<State>) -> HttpResponse {
@@ -43,13 +45,17 @@ async fn handle(
     state: web::Data<State>,
 ) -> Result<HttpResponse, HttpError> {
     let method = request.method();
-    let route = Route::parse(request.uri().path()).map_err(|error| match error {
+    let path = request.uri().path().strip_prefix(state.urls.prefix()).ok_or(PathError::Unknown)?;
+    let route = Route::parse(path).map_err(|error| match error {
         PathError::Tag { .. } => PathError::Tag { pushed: method == Method::PUT },
         other => other,
     })?;
     let verb = Verb::of(&route, method)?;
     if verb.is_push() {
         state.access.may_push(&Visitor::of(request))?;
+    }
+    if verb.is_write() {
+        state.registry.check_writable()?;
     }
     match (route, verb) {
         (Route::Base, _) => Ok(base::get()),
@@ -77,7 +83,7 @@ async fn handle(
             uploads::put(request, payload, state, repository, id).await
         }
         (Route::Upload(repository, id), Verb::Delete) => uploads::delete(&state, &repository, &id).await,
-        (Route::Upload(repository, id), _) => uploads::status(&state, &repository, &id).await,
+        (Route::Upload(repository, id), _) => uploads::status(request, &state, &repository, &id).await,
     }
 }
 
@@ -118,6 +124,10 @@ impl Verb {
 
     fn is_push(self) -> bool {
         self != Self::Get
+    }
+
+    fn is_write(self) -> bool {
+        !matches!(self, Self::Get | Self::Status)
     }
 }
 

@@ -5,15 +5,14 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::super::error::QueryError;
 use super::query::Query;
-use crate::registry::MAX_PAGE;
 
 /// Items that a client asks for; a page of the largest size where it does not say.
-pub(super) fn limit(query: &Query) -> Result<usize, QueryError> {
+pub(super) fn limit(query: &Query, most: usize) -> Result<usize, QueryError> {
     match query.get("n") {
-        None => Ok(MAX_PAGE),
+        None => Ok(most),
         Some(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
             // More digits than fit are more than a page.
-            Ok(text.parse().unwrap_or(MAX_PAGE).min(MAX_PAGE))
+            Ok(text.parse().unwrap_or(most).min(most))
         }
         Some(_) => Err(QueryError::PageSize),
     }
@@ -32,10 +31,11 @@ mod tests {
     use actix_web::test::TestRequest;
 
     use super::*;
+    use crate::registry::MAX_PAGE;
 
     fn of(query: &str) -> Result<usize, QueryError> {
         let request = TestRequest::with_uri(&format!("/v2/_catalog?{query}")).to_http_request();
-        limit(&Query::of(&request)?)
+        limit(&Query::of(&request)?, MAX_PAGE)
     }
 
     #[test]

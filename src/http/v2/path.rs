@@ -78,19 +78,6 @@ impl Route {
     }
 }
 
-/// Paths that answers point to. They have no host, so that they are right behind every proxy.
-pub(crate) fn manifest(repository: &RepositoryName, digest: &Digest) -> String {
-    format!("/v2/{repository}/manifests/{digest}")
-}
-
-pub(crate) fn blob(repository: &RepositoryName, digest: &Digest) -> String {
-    format!("/v2/{repository}/blobs/{digest}")
-}
-
-pub(crate) fn upload(repository: &RepositoryName, id: &UploadId) -> String {
-    format!("/v2/{repository}/blobs/uploads/{id}")
-}
-
 fn repository(name: &str) -> Result<RepositoryName, PathError> {
     name.parse().map_err(|_| PathError::Name)
 }

@@ -9,7 +9,7 @@ use super::super::State;
 use super::super::error::HttpError;
 use super::query::Query;
 use super::{paging, warning};
-use crate::registry::{Descriptor, OCI_INDEX, ReferrersQuery};
+use crate::registry::{Descriptor, MAX_PAGE, OCI_INDEX, ReferrersQuery};
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
@@ -29,7 +29,7 @@ pub(super) async fn get(
 ) -> Result<HttpResponse, HttpError> {
     let query = Query::of(request)?;
     let artifact_type = query.get("artifactType").filter(|it| !it.is_empty());
-    let limit = query.get("n").map(|_| paging::limit(&query)).transpose()?;
+    let limit = query.get("n").map(|_| paging::limit(&query, MAX_PAGE)).transpose()?;
     let ask = ReferrersQuery {
         artifact_type: artifact_type.map(str::to_owned),
         after: query.digest("last")?,
@@ -43,7 +43,8 @@ pub(super) async fn get(
         let mut parameters = vec![("last", last.as_str())];
         parameters.extend(limit.as_deref().map(|limit| ("n", limit)));
         parameters.extend(artifact_type.map(|it| ("artifactType", it)));
-        response.insert_header(paging::next(&format!("/v2/{repository}/referrers/{subject}"), &parameters));
+        let path = state.urls.base(request).referrers(repository, subject);
+        response.insert_header(paging::next(&path, &parameters));
     }
     if artifact_type.is_some() {
         response.insert_header((FILTERS_APPLIED, "artifactType"));

@@ -21,11 +21,11 @@ pub(super) async fn get(
     repository: &RepositoryName,
 ) -> Result<HttpResponse, HttpError> {
     let query = Query::of(request)?;
-    let limit = paging::limit(&query)?;
+    let limit = paging::limit(&query, state.pages.tags)?;
     let page = state.registry.tags(repository, query.get("last").map(str::to_owned), limit).await?;
     let mut response = HttpResponse::Ok();
     if let (true, Some(last)) = (page.more, page.items.last()) {
-        let path = format!("/v2/{repository}/tags/list");
+        let path = state.urls.base(request).tags(repository);
         response.insert_header(paging::next(&path, &[("n", &limit.to_string()), ("last", last)]));
     }
     Ok(response.json(TagList { name: repository.as_str(), tags: &page.items }))

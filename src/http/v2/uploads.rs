@@ -3,11 +3,13 @@
 use actix_web::http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, LOCATION, RANGE};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use sampan_storage::{Digest, RepositoryName, UploadId};
+use tracing::Instrument;
 
 use super::super::State;
 use super::super::error::{HttpError, QueryError};
+use super::super::urls::Base;
+use super::CONTENT_DIGEST;
 use super::query::Query;
-use super::{CONTENT_DIGEST, path};
 use crate::registry::{RegistryError, UploadStatus, Window};
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -27,29 +29,30 @@ pub(super) async fn post(
         if let Ok(from) = from.transpose()
             && state.registry.mount(&repository, &digest, from).await?
         {
-            return Ok(created(&repository, &digest));
+            return Ok(created(request, &state, &repository, &digest));
         }
     }
     if let (Some(digest), None) = (query.digest("digest")?, mount) {
-        let name = repository.clone();
-        detached(async move { state.registry.put_blob(&name, &digest, payload).await }).await?;
-        return Ok(created(&repository, &digest));
+        let (name, there) = (repository.clone(), state.clone());
+        detached(async move { there.registry.put_blob(&name, &digest, payload).await }).await?;
+        return Ok(created(request, &state, &repository, &digest));
     }
     let parse =
         |text: &str| text.parse().map_err(|error| QueryError::Digest { name: "digest-algorithm", error });
     let announced = query.get("digest-algorithm").map(parse).transpose()?;
     let algorithm = announced.or(mount.map(|digest| digest.algorithm()));
     let status = state.registry.start_upload(&repository, algorithm).await?;
-    Ok(progress(&mut HttpResponse::Accepted(), &repository, &status))
+    Ok(progress(&mut HttpResponse::Accepted(), &state.urls.base(request), &repository, &status))
 }
 
 pub(super) async fn status(
+    request: &HttpRequest,
     state: &State,
     repository: &RepositoryName,
     id: &UploadId,
 ) -> Result<HttpResponse, HttpError> {
     let status = state.registry.upload_status(repository, id).await?;
-    Ok(progress(&mut HttpResponse::NoContent(), repository, &status))
+    Ok(progress(&mut HttpResponse::NoContent(), &state.urls.base(request), repository, &status))
 }
 
 pub(super) async fn patch(
@@ -60,12 +63,13 @@ pub(super) async fn patch(
     id: UploadId,
 ) -> Result<HttpResponse, HttpError> {
     let window = window(request)?;
-    let name = repository.clone();
+    let base = state.urls.base(request);
+    let (name, there) = (repository.clone(), state.clone());
     let status =
-        detached(async move { state.registry.append(&name, &id, window, payload).await }).await.map_err(
-            |error| HttpError::Upload { error: error.into(), location: path::upload(&repository, &id) },
+        detached(async move { there.registry.append(&name, &id, window, payload).await }).await.map_err(
+            |error| HttpError::Upload { error: error.into(), location: base.upload(&repository, &id) },
         )?;
-    Ok(progress(&mut HttpResponse::Accepted(), &repository, &status))
+    Ok(progress(&mut HttpResponse::Accepted(), &base, &repository, &status))
 }
 
 pub(super) async fn put(
@@ -77,11 +81,12 @@ pub(super) async fn put(
 ) -> Result<HttpResponse, HttpError> {
     let digest = Query::of(request)?.digest("digest")?.ok_or(QueryError::DigestMissing)?;
     let window = window(request)?;
-    let name = repository.clone();
-    detached(async move { state.registry.finish_upload(&name, &id, &digest, window, payload).await })
+    let base = state.urls.base(request);
+    let (name, there) = (repository.clone(), state.clone());
+    detached(async move { there.registry.finish_upload(&name, &id, &digest, window, payload).await })
         .await
-        .map_err(|error| HttpError::Upload { error: error.into(), location: path::upload(&repository, &id) })?;
-    Ok(created(&repository, &digest))
+        .map_err(|error| HttpError::Upload { error: error.into(), location: base.upload(&repository, &id) })?;
+    Ok(created(request, &state, &repository, &digest))
 }
 
 pub(super) async fn delete(
@@ -101,16 +106,23 @@ pub(in super::super) fn add_progress(response: &mut HttpResponseBuilder, locatio
 
 fn progress(
     response: &mut HttpResponseBuilder,
+    base: &Base<'_>,
     repository: &RepositoryName,
     status: &UploadStatus,
 ) -> HttpResponse {
-    add_progress(response, &path::upload(repository, &status.id), status.offset);
+    add_progress(response, &base.upload(repository, &status.id), status.offset);
     response.insert_header((UPLOAD_UUID, status.id.to_string())).finish()
 }
 
-fn created(repository: &RepositoryName, digest: &Digest) -> HttpResponse {
+fn created(
+    request: &HttpRequest,
+    state: &State,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> HttpResponse {
+    state.metrics.blobs_pushed.inc();
     HttpResponse::Created()
-        .insert_header((LOCATION, path::blob(repository, digest)))
+        .insert_header((LOCATION, state.urls.base(request).blob(repository, digest)))
         .insert_header((CONTENT_DIGEST, digest.to_string()))
         .finish()
 }
@@ -141,7 +153,7 @@ fn parse_window(text: &str) -> Option<Window> {
 async fn detached<T: 'static>(
     work: impl Future<Output = Result<T, RegistryError>> + 'static,
 ) -> Result<T, RegistryError> {
-    actix_web::rt::spawn(work).await.unwrap_or(Err(RegistryError::Stopping))
+    actix_web::rt::spawn(work.in_current_span()).await.unwrap_or(Err(RegistryError::Stopping))
 }
 
 #[cfg(test)]
