@@ -8,6 +8,7 @@ mod error;
 mod range;
 #[cfg(test)]
 mod tests;
+mod token;
 mod v2;
 
 use std::io;
@@ -47,7 +48,7 @@ pub(crate) struct State {
 
 /// Adds the registry's routes. `web::Data<State>` must be there.
 pub(crate) fn configure(config: &mut web::ServiceConfig) {
-    config.route("/healthz", web::get().to(healthz)).configure(v2::configure);
+    config.route("/healthz", web::get().to(healthz)).configure(token::configure).configure(v2::configure);
 }
 
 /// Serves on a bound socket. The server runs while its future is awaited; its handle stops it in order.

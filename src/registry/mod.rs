@@ -18,6 +18,7 @@ mod manifests;
 mod origin;
 mod push;
 mod referrers;
+mod sight;
 mod uploads;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub(crate) use origin::Nowhere;
 pub(crate) use origin::{BlobStream, Origin, OriginError, RemoteBlob};
 pub(crate) use push::ManifestPush;
 pub(crate) use referrers::ReferrersQuery;
+pub(crate) use sight::Sight;
 pub(crate) use uploads::{UploadStatus, Window};
 
 /// A registry over one store. Clones share everything.

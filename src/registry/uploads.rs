@@ -14,7 +14,7 @@ use futures::{Stream, StreamExt};
 use sampan_storage::{Algorithm, Commit, Digest, RepositoryName, StoredBlob, Upload, UploadId, layout};
 
 use super::blobs::{Blob, find_content, is_visible};
-use super::{OriginError, Registry, RegistryError, off_thread};
+use super::{OriginError, Registry, RegistryError, Sight, off_thread};
 
 /// Bytes that are gathered before they are written.
 const BATCH: usize = 512 * 1024;
@@ -139,21 +139,24 @@ impl Registry {
         outcome
     }
 
-    /// Links a blob of another repository, or of any where `from` is not given. `false` where there is none to link,
-    /// so that the client uploads it.
+    /// Links a blob of another repository, or of any where `from` is not given, if it is seen. `false` where there is
+    /// none to link, so that the client uploads it.
     pub(crate) async fn mount(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         from: Option<RepositoryName>,
+        sight: Sight,
     ) -> Result<bool, RegistryError> {
         let digest = *digest;
+        let target = repository.clone();
         let found = self.blocking(move |store| {
             let trees = store.trees();
-            match &from {
-                Some(from) if !is_visible(&trees, from, &digest)? => Ok(None),
-                _ => find_content(store, &trees, &digest),
-            }
+            let shown = match &from {
+                Some(from) => sight.sees(from) && is_visible(&trees, from, &digest)?,
+                None => sight.search().may_link(store, &trees, &target, &digest)?,
+            };
+            if shown { find_content(store, &trees, &digest) } else { Ok(None) }
         });
         let Some(content) = found.await? else { return Ok(false) };
         if let Blob::Remote(want) = content.blob {

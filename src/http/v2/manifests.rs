@@ -14,6 +14,7 @@ use super::super::conditional::{self, IMMUTABLE};
 use super::super::error::{HttpError, QueryError};
 use super::query::Query;
 use super::{CONTENT_DIGEST, path, warning};
+use crate::auth::Caller;
 use crate::registry::{Deleted, MAX_MANIFEST, ManifestPush, RegistryError};
 
 /// Tags of one push. The spec wants at least 10.
@@ -52,6 +53,7 @@ pub(super) async fn put(
     request: &HttpRequest,
     payload: web::Payload,
     state: &State,
+    caller: &Caller,
     repository: &RepositoryName,
     reference: Reference,
 ) -> Result<HttpResponse, HttpError> {
@@ -60,7 +62,7 @@ pub(super) async fn put(
     let content_type = content_type.map(str::to_owned);
     let bytes = collect(request, payload).await?;
     let push = ManifestPush { reference: reference.clone(), content_type, bytes, tags: tags.clone() };
-    let pushed = state.registry.put_manifest(repository, push).await?;
+    let pushed = state.registry.put_manifest(repository, push, &state.access.sight(caller)).await?;
 
     let mut response = HttpResponse::Created();
     response.insert_header((LOCATION, path::manifest(repository, &pushed.digest)));
