@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::Auth;
 use crate::config::{self, Config, Network, Web};
 use crate::control::{Answer, Ask, Control, FollowStatus, PeerStatus, Status};
 use crate::http::{self, Listener};
@@ -79,6 +80,15 @@ impl App {
         let known = path.exists().then(|| KeyFile::load(&path)).transpose()?;
         let listen = if config.p2p.is_empty() { sampan_node::default_listen() } else { config.p2p.clone() };
         sampan_node::check_ports(&listen).context(LISTEN)?;
+        let auth = match &config.auth {
+            Some(settings) => Auth::start(settings).context("authentication cannot be set up")?,
+            None => Auth::open(config.anonymous_push),
+        };
+        // Peers have no names yet that a rule could be about.
+        let serving = if auth.is_open() { Serving::Everyone } else { Serving::Nobody };
+        if serving == Serving::Nobody {
+            tracing::info!("authentication is set up: the node gives no content to its peers");
+        }
         let dir = config.data.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&dir)).await??;
         let key = known.map_or_else(|| KeyFile::load_or_create(&path), Ok)?;
@@ -91,7 +101,7 @@ impl App {
             peers: config.peers.clone(),
             agent: concat!("sampan/", env!("CARGO_PKG_VERSION")).to_owned(),
             mdns: true,
-            serving: Serving::Everyone,
+            serving,
         };
         let (node, events) =
             sampan_node::start(settings, Arc::new(store.clone()), Arc::new(records)).await.context(LISTEN)?;
@@ -99,11 +109,7 @@ impl App {
         let origin = Arc::new(Fetcher::new(store.clone(), node.clone()));
         let Config { delete, read_only, sparse, .. } = *config;
         let registry = Registry::new(store.clone(), origin, Policy { delete, read_only, sparse });
-        let access = http::Access {
-            anonymous_push: config.anonymous_push,
-            loopback: doors.listener.is_local(),
-            authentication: false,
-        };
+        let access = http::Access { auth, loopback: doors.listener.is_local() };
         let Web { locations, prefix, .. } = &config.web;
         let collector = Collector::new(registry.clone(), config.retention.clone());
         let state = web::Data::new(http::State {

@@ -2,6 +2,7 @@
 //! code; nothing of it is meant for other programs.
 
 mod app;
+mod auth;
 mod cli;
 mod config;
 mod control;

@@ -33,10 +33,15 @@ pub(super) fn run(data: Option<PathBuf>, serve: Serve) -> anyhow::Result<()> {
 }
 
 fn greet(app: &App, config: &Config) {
-    let network = match config.network {
-        Network::Lan => "lan: everyone on this LAN may fetch what anonymous clients may pull",
-        Network::Public => "public: everyone may fetch what anonymous clients may pull",
-        Network::Private => "private: whoever has the swarm key may fetch what anonymous clients may pull",
+    let network = match (config.network, &config.auth) {
+        (Network::Lan, None) => "lan: everyone on this LAN may fetch what anonymous clients may pull",
+        (Network::Public, None) => "public: everyone may fetch what anonymous clients may pull",
+        (Network::Private, None) => {
+            "private: whoever has the swarm key may fetch what anonymous clients may pull"
+        }
+        (Network::Lan, Some(_)) => "lan: clients log in, so peers get no content",
+        (Network::Public, Some(_)) => "public: clients log in, so peers get no content",
+        (Network::Private, Some(_)) => "private: clients log in, so peers get no content",
     };
     let row = |left: &str, right: String| vec![format!("  {left}"), right];
     print::line(&format!("sampan {}", env!("CARGO_PKG_VERSION")));

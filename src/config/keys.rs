@@ -1,6 +1,8 @@
 //! Every key that is known: the one table that the file, the environment, `config show`, `config check` and
 //! docs/CONFIG.md go by. It says what a key is, not what was said.
 
+use crate::auth::ALGORITHMS;
+
 /// One key, or one section whose inside is not looked at ([`Kind::Any`], [`Kind::Driver`]).
 #[derive(Debug)]
 pub(crate) struct Key {
@@ -34,6 +36,10 @@ pub(crate) enum Kind {
     Multiaddrs,
     /// Names of registries, as a list or with commas between them.
     Names,
+    /// Some of these, as a list or with commas between them.
+    Choices(&'static [&'static str]),
+    /// Who may do what: a list of sections, which is not empty.
+    Rules,
     /// Rules of garbage collection.
     Retention,
     /// A value or a section of any shape.
@@ -55,8 +61,8 @@ pub(crate) enum Standing {
 const MAX_COMPARED: usize = 64;
 
 use Kind::{
-    Address, Any, Choice, Driver, Duration, Headers, Multiaddrs, Names, Number, Path, Retention, Switch,
-    Text, Texts, Url,
+    Address, Any, Choice, Choices, Driver, Duration, Headers, Multiaddrs, Names, Number, Path, Retention,
+    Rules, Switch, Text, Texts, Url,
 };
 use Standing::{Ignored, Refused, Used};
 
@@ -156,7 +162,63 @@ pub(crate) const KEYS: &[Key] = &[
         Used,
         "Nothing can be pushed or deleted; what is followed is still updated. Default: `false`.",
     ),
-    secret("auth", Any, Refused, AUTH),
+    key(
+        "auth.htpasswd.realm",
+        Text,
+        Used,
+        "What a client shows its user who is asked for a password. Default: `Sampan`.",
+    ),
+    key(
+        "auth.htpasswd.path",
+        Text,
+        Used,
+        "File of users and passwords, by bcrypt or argon2; read again when it changes.",
+    ),
+    key("auth.token.realm", Text, Used, "URL where an issuer elsewhere gives tokens."),
+    key("auth.token.service", Text, Used, "Name of this registry, as it stands in tokens for it."),
+    key("auth.token.issuer", Text, Used, "Name of the issuer, as it stands in tokens."),
+    key(
+        "auth.token.rootcertbundle",
+        Text,
+        Used,
+        "Certificates in PEM whose keys, or those that they certify, sign tokens; read again when it changes.",
+    ),
+    key(
+        "auth.token.jwks",
+        Text,
+        Used,
+        "Keys that sign tokens, as a JSON Web Key Set; read again when it changes.",
+    ),
+    key(
+        "auth.token.signingalgorithms",
+        Choices(&ALGORITHMS),
+        Used,
+        "How a token may be signed. Default: `EdDSA` and all of `RS`, `PS` and `ES`.",
+    ),
+    key(
+        "auth.token.autoredirect",
+        Switch,
+        Used,
+        "Tokens are given on the host that was asked. Default: `false`.",
+    ),
+    key(
+        "auth.token.autoredirectpath",
+        Text,
+        Used,
+        "Path on that host, for a proxy in front to send on to the issuer. Default: `/auth/token`.",
+    ),
+    key(
+        "auth.rules",
+        Rules,
+        Used,
+        "Who may do what, beside `auth.htpasswd`; see below. Default: users everything.",
+    ),
+    secret(
+        "auth.silly",
+        Driver,
+        Refused,
+        "It lets everyone in who sends any token; use `auth.htpasswd` or `auth.token`.",
+    ),
     secret("middleware", Any, Ignored, "There is no middleware; content of others comes by `ipfs.follow`."),
     key(
         "http.addr",
@@ -302,7 +364,12 @@ pub(crate) const KEYS: &[Key] = &[
         Used,
         "File with the key of a private network. Default: `swarm.key` in the data directory.",
     ),
-    key("anonymous", Choice(&["pull", "push"]), Used, "As `--anonymous`. Default: `pull`."),
+    key(
+        "anonymous",
+        Choice(&["pull", "push"]),
+        Used,
+        "As `--anonymous`. Default: `pull`, and nothing with `auth`.",
+    ),
     key("sparse", Switch, Used, "A manifest may name content that is not here. Default: `false`."),
     key("gc.enabled", Switch, Used, "Garbage is collected by schedule. Default: `true`."),
     key("gc.interval", Duration, Used, "Time between two collections. Default: `24h`."),
@@ -323,8 +390,6 @@ pub(crate) const KEYS: &[Key] = &[
 
 const LEVELS: &[&str] = &["error", "warn", "info", "debug"];
 const DISK: &str = "Data is kept on a local disk; use `storage.filesystem.rootdirectory`.";
-const AUTH: &str = "There are no passwords yet, and the node serves what anonymous clients may pull: keep nothing \
-                    here that is secret, and leave `http.addr` on loopback.";
 
 const fn key(path: &'static str, kind: Kind, standing: Standing, says: &'static str) -> Key {
     Key { path, kind, standing, says, secret: false }
@@ -340,8 +405,13 @@ impl Kind {
         matches!(self, Any | Driver)
     }
 
+    /// Whether an empty value is one: no rules are not the same as nothing said of rules.
+    pub(crate) fn says_by_being(self) -> bool {
+        matches!(self, Driver | Rules)
+    }
+
     pub(crate) fn is_list(self) -> bool {
-        matches!(self, Multiaddrs | Names | Texts)
+        matches!(self, Multiaddrs | Names | Texts | Choices(_))
     }
 
     /// Whether a variable of the environment may hold it as YAML.

@@ -3,6 +3,7 @@
 //!
 //! The file has the shape of CNCF Distribution's, with a section `ipfs` for what a registry without a node lacks.
 
+mod auth;
 mod file;
 mod form;
 mod keys;
@@ -24,8 +25,8 @@ use clap::ValueEnum;
 use sampan_node::{Multiaddr, Name};
 use serde_json::Value;
 
-use crate::registry::MAX_PAGE;
-use crate::registry::Retention;
+use crate::auth::Settings;
+use crate::registry::{MAX_PAGE, Retention};
 use reader::Reader;
 
 pub(crate) use form::{duration as parse_duration, is_host};
@@ -48,6 +49,17 @@ const GC_INTERVAL: Duration = Duration::from_hours(24);
 const PURGE_AGE: Duration = Duration::from_hours(7 * 24);
 /// And so often is looked for them.
 const PURGE_INTERVAL: Duration = Duration::from_hours(24);
+/// Texts of the section `auth`, for `config show`.
+const AUTH_TEXTS: [&str; 8] = [
+    "auth.htpasswd.realm",
+    "auth.htpasswd.path",
+    "auth.token.realm",
+    "auth.token.service",
+    "auth.token.issuer",
+    "auth.token.rootcertbundle",
+    "auth.token.jwks",
+    "auth.token.autoredirectpath",
+];
 
 /// What is shown of a secret.
 const MASK: &str = "***";
@@ -66,7 +78,10 @@ pub(crate) struct Config {
     pub(crate) follow: Vec<Name>,
     /// Peers that are kept connected.
     pub(crate) peers: Vec<Multiaddr>,
+    /// Where nobody has to log in: anonymous clients may push from anywhere.
     pub(crate) anonymous_push: bool,
+    /// How clients log in, and what they may do then.
+    pub(crate) auth: Option<Settings>,
     /// Tags, manifests and blobs can be deleted.
     pub(crate) delete: bool,
     /// Nothing can be pushed or deleted.
@@ -132,7 +147,7 @@ impl Default for Pages {
     }
 }
 
-/// What clients without a password may do.
+/// What clients may do that do not log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Anonymous {
     /// What is allowed anyway
@@ -225,9 +240,40 @@ impl Config {
         let (effective, source) = swarm_key.clone().unwrap_or_else(default);
         note("ipfs.swarmkey", shown(&effective), source);
 
+        let mut auth = auth::settings(said).map_err(|problem| anyhow!("{} {}", problem.key, problem.text))?;
+        for key in AUTH_TEXTS {
+            if let Some((text, source)) = said.text(key) {
+                note(key, text.into(), source);
+            }
+        }
+        if let Some((switch, source)) = said.switch("auth.token.autoredirect") {
+            note("auth.token.autoredirect", switch.into(), source);
+        }
+        if let Some((names, source)) = said.choices("auth.token.signingalgorithms") {
+            note("auth.token.signingalgorithms", texts(&names), source);
+        }
+        if let Some((rules, source)) = said.rules("auth.rules") {
+            note("auth.rules", texts(&rules.describe()), source);
+        }
+        match (&mut auth, flags.anonymous) {
+            (Some(Settings::Htpasswd { .. }), Some(_)) if said.rules("auth.rules").is_some() => {
+                bail!("--anonymous {}", auth::BESIDE_RULES)
+            }
+            (Some(Settings::Token(_)), Some(_)) => bail!("--anonymous {}", auth::BESIDE_TOKEN),
+            (Some(Settings::Htpasswd { rules, .. }), anonymous @ Some(_)) => {
+                *rules = auth::plain_rules(anonymous)
+            }
+            _ => {}
+        }
+
         let anonymous = above(flags.anonymous, "--anonymous", choice(said.text("anonymous")));
-        let (anonymous, source) = anonymous.unwrap_or((Anonymous::Pull, Source::Default));
-        note("anonymous", choice_name(&anonymous).into(), source);
+        // With authentication, what nobody has said of anonymous clients they may not.
+        if let Some((anonymous, source)) =
+            anonymous.clone().or_else(|| auth.is_none().then_some((Anonymous::Pull, Source::Default)))
+        {
+            note("anonymous", choice_name(&anonymous).into(), source);
+        }
+        let anonymous_push = anonymous.is_some_and(|(anonymous, _)| anonymous == Anonymous::Push);
 
         let (sparse, source) = said.switch("sparse").unwrap_or_default();
         note("sparse", sparse.into(), source);
@@ -260,7 +306,8 @@ impl Config {
             swarm_key: swarm_key.map(|(path, _)| path),
             follow,
             peers,
-            anonymous_push: anonymous == Anonymous::Push,
+            anonymous_push,
+            auth,
             delete,
             read_only,
             upload_purge,

@@ -1,6 +1,6 @@
 //! What the file and the environment say, key by key: gathered, checked against the table and read as its type.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::keys::{self, Key, Kind, Standing};
 use super::retention;
 use super::source::{Environment, PREFIX, Source};
-use super::{file, form};
+use super::{auth, file, form};
+use crate::auth::Rules;
 use crate::registry::Rule;
 
 /// Problems that are told; who has more has another file in hand.
@@ -24,6 +25,8 @@ const SERVICE_LINKS: [&str; 2] = ["PORT", "SERVICE"];
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     readings: BTreeMap<&'static str, (Reading, Source)>,
+    /// Sections that were named, also where they say nothing.
+    sections: BTreeSet<String>,
     /// What is known and does nothing, as it was said.
     pub(super) ignored: Vec<(&'static Key, Value, Source)>,
     pub(crate) warnings: Vec<Remark>,
@@ -50,6 +53,8 @@ enum Reading {
     Names(Vec<Name>),
     /// With what was written.
     Retention(Vec<Rule>, Value),
+    Choices(Vec<String>),
+    Rules(Rules),
     Open,
 }
 
@@ -143,6 +148,25 @@ impl Said {
         }
     }
 
+    pub(super) fn choices(&self, key: &str) -> Option<(Vec<String>, Source)> {
+        match self.readings.get(key)? {
+            (Reading::Choices(list), source) => Some((list.clone(), source.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn rules(&self, key: &str) -> Option<(Rules, Source)> {
+        match self.readings.get(key)? {
+            (Reading::Rules(rules), source) => Some((rules.clone(), source.clone())),
+            _ => None,
+        }
+    }
+
+    /// Whether anything was said below this path, or the section itself was.
+    pub(super) fn names_section(&self, section: &str) -> bool {
+        self.sections.contains(section) || self.readings.keys().any(|key| keys::is_below(key, section))
+    }
+
     fn problem(&mut self, key: &str, source: &Source, text: String) {
         if self.problems.len() < MAX_TOLD {
             self.problems.push(Remark { key: key.to_owned(), source: source.clone(), text });
@@ -174,7 +198,7 @@ impl Gathering {
         }
         if let Some(key) = keys::find(path) {
             // A key without a value takes nothing back.
-            if !value.is_null() || key.kind == Kind::Driver {
+            if !value.is_null() || key.kind.says_by_being() {
                 self.values.insert(key.path, (value.clone(), source.clone()));
             }
             return;
@@ -182,6 +206,9 @@ impl Gathering {
         if !keys::is_section(path) {
             let text = format!("is not known; the nearest is {}", keys::nearest(path));
             return self.said.problem(&shown(path), source, text);
+        }
+        if !path.is_empty() {
+            self.said.sections.insert(path.to_owned());
         }
         match value {
             Value::Null => {}
@@ -220,6 +247,7 @@ impl Gathering {
                 (kind, text) if kind.is_yaml() && text.trim_start().starts_with('[') => {
                     file::parse(text).unwrap_or_else(|_| Value::from(text))
                 }
+                (Kind::Rules, text) => file::parse(text).unwrap_or_else(|_| Value::from(text)),
                 (_, text) => Value::from(text),
             };
             self.values.insert(key.path, (value, source));
@@ -260,7 +288,7 @@ impl Gathering {
         // In the order of the table, which is that of the document.
         for key in keys::KEYS {
             let Some((value, source)) = values.remove(key.path) else { continue };
-            if says_nothing(&value) && key.kind != Kind::Driver {
+            if says_nothing(&value) && !key.kind.says_by_being() {
                 continue;
             }
             if key.standing == Standing::Refused {
@@ -279,6 +307,12 @@ impl Gathering {
                     said.readings.insert(key.path, (reading, source));
                 }
             }
+        }
+        // What is wrong with a value is told already; what is wrong with all of them together, only then.
+        if said.problems.is_empty()
+            && let Err(auth::Problem { key, source, text }) = auth::settings(&said)
+        {
+            said.problem(key, &source, text);
         }
         said
     }
@@ -329,6 +363,15 @@ fn read(kind: Kind, value: &Value) -> Result<Reading, String> {
         Kind::Multiaddrs => list(value, "a multiaddr such as /ip4/0.0.0.0/tcp/4001").map(Reading::Multiaddrs),
         Kind::Names => list(value, "the name of a registry, which looks like k51…").map(Reading::Names),
         Kind::Retention => retention::read(value).map(|rules| Reading::Retention(rules, value.clone())),
+        Kind::Choices(choices) => {
+            let known = |text: &String| choices.contains(&text.as_str());
+            let texts = texts(value).ok_or_else(|| format!("must be a list of {}", choices.join(", ")))?;
+            if let Some(text) = texts.iter().find(|text| !known(text)) {
+                return Err(format!("has {}, which is not one of {}", shown(text), choices.join(", ")));
+            }
+            Ok(Reading::Choices(texts))
+        }
+        Kind::Rules => Rules::read(value).map(Reading::Rules),
         Kind::Any | Kind::Driver => Ok(Reading::Open),
     }
 }

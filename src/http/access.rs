@@ -1,94 +1,142 @@
-//! Who may push while nobody has set up authentication.
+//! Who a request is from, and what the gate says to it. The gate itself is [`Auth`]; here stands what only HTTP knows.
 //!
-//! A web page that a browser shows, and a proxy that passes the world on, can both reach a loopback port. So anonymous
-//! push holds only for a request that looks in every way like one from this machine; everyone else needs the
-//! operator's word for it.
+//! While nobody has set up authentication, a client of this machine may push. A web page that a browser shows, and a
+//! proxy that passes the world on, can both reach a loopback port, so this holds only for a request that looks in every
+//! way like one from this machine. What proxies say of a client is never taken for who it is.
 
 use std::net::Ipv4Addr;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{FORWARDED, HOST, HeaderMap, ORIGIN, VIA};
+use actix_web::http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderMap, ORIGIN, VIA};
 use actix_web::http::uri::Authority;
 
+use super::error::HttpError;
+use crate::auth::{
+    Ask, Auth, Caller, Challenge, Credentials, Here, LoginError, Malformed, Place, Scheme, Stranger, Verdict,
+};
+use crate::registry::Sight;
+
+/// Longest name of a host (RFC 1035), with a port behind it.
+const MAX_HOST: usize = 255 + 6;
+
 /// What the operator has set.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Access {
-    /// Anyone may push (`--anonymous push`).
-    pub(crate) anonymous_push: bool,
+    pub(crate) auth: Auth,
     /// HTTP is bound to loopback addresses only.
     pub(crate) loopback: bool,
-    /// Some authentication is configured.
-    pub(crate) authentication: bool,
 }
 
-/// Why an anonymous client may not push. Each message says what to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Denied {
-    #[error("this registry has authentication set up and takes no anonymous push: log in first")]
-    Authentication,
-    #[error(
-        "anonymous push is for this machine alone, and HTTP listens on other addresses too: set up authentication, or start with --anonymous push to let everyone push who reaches it"
-    )]
-    NotLoopback,
-    #[error(
-        "anonymous push is for this machine alone, under the name localhost, 127.0.0.1 or [::1], and this request names another host: use one of these, set up authentication, or start with --anonymous push"
-    )]
-    Host,
-    #[error(
-        "anonymous push is not for web pages, and this request has an Origin header: set up authentication, or start with --anonymous push"
-    )]
-    Origin,
-    #[error(
-        "anonymous push is for this machine alone, and this request came through a proxy: set up authentication, or start with --anonymous push"
-    )]
-    Proxied,
-}
-
-/// What a request says of where it comes from.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Visitor<'a> {
-    /// The one `Host` header, or the authority of HTTP/2.
-    pub(crate) host: Option<&'a str>,
-    pub(crate) origin: bool,
-    /// It has any header that proxies add.
-    pub(crate) forwarded: bool,
-}
+/// The name in the client certificate that TLS has verified for a connection. Whoever accepts the connection puts it
+/// there (`HttpServer::on_connect`).
+#[derive(Clone, Debug)]
+pub(crate) struct ClientCertificate(pub(crate) String);
 
 impl Access {
-    /// Whether an anonymous client may change anything, or look into an upload.
-    pub(crate) fn may_push(self, visitor: &Visitor<'_>) -> Result<(), Denied> {
-        if self.anonymous_push {
-            return Ok(());
+    /// Who the request is from. `ask` is what it will ask, so that who fails to log in hears how to.
+    pub(crate) async fn identify(&self, request: &HttpRequest, ask: Ask<'_>) -> Result<Caller, HttpError> {
+        let place = self.place(request);
+        if self.auth.is_open() {
+            return Ok(Caller::anonymous(place));
         }
-        let denied = if self.authentication {
-            Denied::Authentication
-        } else if !self.loopback {
-            Denied::NotLoopback
-        } else if visitor.forwarded {
-            Denied::Proxied
-        } else if visitor.origin {
-            Denied::Origin
-        } else if !visitor.host.is_some_and(is_loopback_name) {
-            Denied::Host
+        let certificate = request.conn_data::<ClientCertificate>().map(|name| name.0.as_str());
+        let login = |error| self.failed(request, error, &self.auth.challenge_after(error, ask));
+        let credentials = credentials(request)?.transpose().map_err(login)?;
+        self.auth.identify(credentials, certificate, place).await.map_err(login)
+    }
+
+    /// The gate.
+    pub(crate) fn check(
+        &self,
+        request: &HttpRequest,
+        caller: &Caller,
+        ask: Ask<'_>,
+    ) -> Result<(), HttpError> {
+        match self.auth.may(caller, ask) {
+            Verdict::Allowed => Ok(()),
+            Verdict::NeedsLogin(challenge) => {
+                Err(HttpError::NeedsLogin { challenge: challenge.header(here(request).as_ref()) })
+            }
+            Verdict::Forbidden(denied) => Err(denied.into()),
+        }
+    }
+
+    /// The repositories from which the caller may take content.
+    pub(crate) fn sight(&self, caller: &Caller) -> Sight {
+        if self.auth.sees_all(caller) {
+            return Sight::All;
+        }
+        let (auth, caller) = (self.auth.clone(), caller.clone());
+        Sight::Only(std::sync::Arc::new(move |repository| auth.sees(&caller, repository)))
+    }
+
+    pub(super) fn failed(
+        &self,
+        request: &HttpRequest,
+        error: LoginError,
+        challenge: &Challenge,
+    ) -> HttpError {
+        HttpError::Login { error, challenge: challenge.header(here(request).as_ref()) }
+    }
+
+    fn place(&self, request: &HttpRequest) -> Place {
+        let headers = request.headers();
+        let stranger = if !self.loopback {
+            Stranger::NotLoopback
+        } else if is_forwarded(headers) {
+            Stranger::Proxied
+        } else if headers.contains_key(ORIGIN) {
+            Stranger::Origin
+        } else if !host(request).is_some_and(is_loopback_name) {
+            Stranger::Host
         } else {
-            return Ok(());
+            return Place::Here;
         };
-        Err(denied)
+        Place::Elsewhere(stranger)
     }
 }
 
-impl<'a> Visitor<'a> {
-    pub(crate) fn of(request: &'a HttpRequest) -> Self {
-        let headers = request.headers();
-        let mut hosts = headers.get_all(HOST);
-        let host = match (hosts.next(), hosts.next()) {
-            (Some(host), None) => host.to_str().ok(),
-            (None, _) => request.uri().authority().map(Authority::as_str),
-            // Two hosts are none.
-            (Some(_), Some(_)) => None,
-        };
-        Self { host, origin: headers.contains_key(ORIGIN), forwarded: is_forwarded(headers) }
+/// What the client brings, if anything. Two of them are none: a proxy and the registry might each read another.
+pub(super) fn credentials(
+    request: &HttpRequest,
+) -> Result<Option<Result<Credentials, LoginError>>, HttpError> {
+    let mut headers = request.headers().get_all(AUTHORIZATION);
+    match (headers.next(), headers.next()) {
+        (None, _) => Ok(None),
+        (Some(header), None) => {
+            Ok(Some(Credentials::parse(header.as_bytes()).map_err(|Malformed| LoginError::Malformed)))
+        }
+        (Some(_), Some(_)) => Err(HttpError::SeveralCredentials),
     }
+}
+
+/// How the client says that it came here. Where it names no host that can stand in a URL, there is none.
+fn here(request: &HttpRequest) -> Option<Here> {
+    let host = host(request).filter(|host| is_host(host))?.to_owned();
+    let mut schemes = request.headers().get_all("x-forwarded-proto");
+    let forwarded =
+        match (schemes.next().map(|scheme| scheme.as_bytes().to_ascii_lowercase()), schemes.next()) {
+            (Some(scheme), None) if scheme == b"https" => Some(Scheme::Https),
+            (Some(scheme), None) if scheme == b"http" => Some(Scheme::Http),
+            _ => None,
+        };
+    Some(Here { host, secure: request.app_config().secure(), forwarded })
+}
+
+/// The one `Host` header, or the authority of HTTP/2. Two hosts are none.
+fn host(request: &HttpRequest) -> Option<&str> {
+    let mut hosts = request.headers().get_all(HOST);
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        (None, _) => request.uri().authority().map(Authority::as_str),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+/// A name or an address, with or without a port; nothing that would end the host of a URL.
+fn is_host(host: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    !host.is_empty() && host.len() <= MAX_HOST && host.bytes().all(letter)
 }
 
 fn is_forwarded(headers: &HeaderMap) -> bool {
@@ -117,15 +165,27 @@ mod tests {
     use actix_web::test::TestRequest;
 
     use super::*;
+    use crate::auth::{Action, Denied};
 
-    const LOCAL: Access = Access { anonymous_push: false, loopback: true, authentication: false };
-
-    fn visit(headers: &[(&str, &str)]) -> Result<(), Denied> {
+    fn request(headers: &[(&str, &str)]) -> HttpRequest {
         let mut request = TestRequest::default();
         for header in headers {
             request = request.append_header(*header);
         }
-        LOCAL.may_push(&Visitor::of(&request.to_http_request()))
+        request.to_http_request()
+    }
+
+    fn push(access: &Access, headers: &[(&str, &str)]) -> Result<(), Denied> {
+        let caller = Caller::anonymous(access.place(&request(headers)));
+        match access.auth.may(&caller, Ask::Repository(&"a".parse().unwrap(), Action::Push)) {
+            Verdict::Allowed => Ok(()),
+            Verdict::Forbidden(denied) => Err(denied),
+            Verdict::NeedsLogin(challenge) => panic!("{challenge:?}"),
+        }
+    }
+
+    fn visit(headers: &[(&str, &str)]) -> Result<(), Denied> {
+        push(&Access { auth: Auth::open(false), loopback: true }, headers)
     }
 
     #[test]
@@ -153,17 +213,17 @@ mod tests {
             "2130706433",
             "",
         ] {
-            assert_eq!(visit(&[("host", host)]), Err(Denied::Host), "{host}");
+            assert_eq!(visit(&[("host", host)]), Err(Stranger::Host.into()), "{host}");
         }
-        assert_eq!(visit(&[]), Err(Denied::Host));
-        assert_eq!(visit(&[("host", "localhost"), ("host", "example.org")]), Err(Denied::Host));
+        assert_eq!(visit(&[]), Err(Stranger::Host.into()));
+        assert_eq!(visit(&[("host", "localhost"), ("host", "example.org")]), Err(Stranger::Host.into()));
     }
 
     #[test]
     fn web_pages_and_proxies_may_not() {
         let host = ("host", "localhost:5000");
-        assert_eq!(visit(&[host, ("origin", "http://localhost:5000")]), Err(Denied::Origin));
-        assert_eq!(visit(&[host, ("origin", "null")]), Err(Denied::Origin));
+        assert_eq!(visit(&[host, ("origin", "http://localhost:5000")]), Err(Stranger::Origin.into()));
+        assert_eq!(visit(&[host, ("origin", "null")]), Err(Stranger::Origin.into()));
         for header in [
             "forwarded",
             "via",
@@ -173,17 +233,39 @@ mod tests {
             "x-forwarded-proto",
             "X-Forwarded-Anything",
         ] {
-            assert_eq!(visit(&[host, (header, "x")]), Err(Denied::Proxied), "{header}");
+            assert_eq!(visit(&[host, (header, "x")]), Err(Stranger::Proxied.into()), "{header}");
         }
     }
 
     #[test]
     fn the_operator_decides() {
-        let stranger = Visitor { host: Some("example.org"), origin: true, forwarded: true };
-        let local = Visitor { host: Some("localhost"), ..Visitor::default() };
-        let everyone = Access { anonymous_push: true, loopback: false, authentication: true };
-        assert_eq!(everyone.may_push(&stranger), Ok(()));
-        assert_eq!(Access { loopback: false, ..LOCAL }.may_push(&local), Err(Denied::NotLoopback));
-        assert_eq!(Access { authentication: true, ..LOCAL }.may_push(&local), Err(Denied::Authentication));
+        let stranger = [("host", "example.org"), ("origin", "null"), ("forwarded", "x")];
+        let everyone = Access { auth: Auth::open(true), loopback: false };
+        assert_eq!(push(&everyone, &stranger), Ok(()));
+        let other = Access { auth: Auth::open(false), loopback: false };
+        assert_eq!(push(&other, &[("host", "localhost")]), Err(Stranger::NotLoopback.into()));
+    }
+
+    #[test]
+    fn a_client_is_sent_to_a_host_that_can_stand_in_a_url() {
+        let host = |headers: &[(&str, &str)]| here(&request(headers)).map(|here| here.host);
+        for good in ["example.org", "example.org:5000", "[::1]:5000", "192.0.2.1"] {
+            assert_eq!(host(&[("host", good)]).as_deref(), Some(good));
+        }
+        let long = "a".repeat(300);
+        for bad in ["", "a/b", "a\"b", "user@a", "a b", "a?b", "a#b", "a\\b", &long] {
+            assert_eq!(host(&[("host", bad)]), None, "{bad}");
+        }
+        assert_eq!(host(&[("host", "a"), ("host", "b")]), None);
+        let scheme = |headers: &[(&str, &str)]| {
+            let host = [("host", "a")];
+            here(&request(&[&host, headers].concat())).unwrap().forwarded
+        };
+        assert_eq!(scheme(&[("x-forwarded-proto", "HTTPS")]), Some(Scheme::Https));
+        assert_eq!(scheme(&[("x-forwarded-proto", "http")]), Some(Scheme::Http));
+        assert_eq!(scheme(&[("x-forwarded-proto", "javascript")]), None);
+        assert_eq!(scheme(&[("x-forwarded-proto", "http"), ("x-forwarded-proto", "https")]), None);
+        // Only the scheme is taken from a proxy.
+        assert_eq!(host(&[("host", "a"), ("x-forwarded-host", "b")]).as_deref(), Some("a"));
     }
 }

@@ -1,18 +1,20 @@
 //! Where errors meet HTTP: each one becomes a status and an OCI code here and nowhere else.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 
-use super::access::Denied;
 use super::range;
 use super::v2::path::PathError;
 use super::v2::uploads;
+use crate::auth::{Denied, LoginError};
 use crate::registry::RegistryError;
 
 /// A client that meets a full disk or a stopping server may come back after so many seconds.
 const RETRY_SECONDS: u32 = 10;
+/// One whose password had no place to wait, after so many.
+const LOGIN_RETRY_SECONDS: u32 = 2;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpError {
@@ -22,6 +24,13 @@ pub(crate) enum HttpError {
     Path(#[from] PathError),
     #[error(transparent)]
     Denied(#[from] Denied),
+    #[error("this needs a login that may do it")]
+    NeedsLogin { challenge: String },
+    /// What the client brought does not show who it is.
+    #[error("{error}")]
+    Login { error: LoginError, challenge: String },
+    #[error("a request has one Authorization header")]
+    SeveralCredentials,
     #[error("this resource takes {allow}")]
     Method { allow: &'static str },
     #[error("{0}")]
@@ -46,6 +55,8 @@ pub(crate) enum QueryError {
     DigestMissing,
     #[error("n is a number that is not negative")]
     PageSize,
+    #[error("this link has grown old; begin the list again")]
+    OldLink,
     #[error("{0:?} is no tag: {error}", error = sampan_storage::name::NameError::Tag)]
     Tag(String),
     #[error("at most {limit} tags in one request")]
@@ -76,7 +87,10 @@ impl HttpError {
             Self::Registry(error) => registry(error),
             Self::Upload { error, .. } => registry(error),
             Self::Path(error) => path(*error),
-            Self::Denied(_) => (StatusCode::FORBIDDEN, "DENIED"),
+            Self::Denied(Denied::Stranger(_) | Denied::Rights { .. }) => (StatusCode::FORBIDDEN, "DENIED"),
+            Self::NeedsLogin { .. } => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Self::Login { error, .. } => login(*error),
+            Self::SeveralCredentials => (StatusCode::BAD_REQUEST, "UNAUTHORIZED"),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
             Self::Query(error) => query(error),
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
@@ -106,7 +120,18 @@ impl HttpError {
                     response.insert_header((RETRY_AFTER, RETRY_SECONDS));
                 }
             }
-            Self::Registry(_) | Self::Path(_) | Self::Denied(_) | Self::Query(_) | Self::ManifestCut => {}
+            Self::Login { error: LoginError::Busy, .. } => {
+                response.insert_header((RETRY_AFTER, LOGIN_RETRY_SECONDS));
+            }
+            Self::NeedsLogin { challenge } | Self::Login { challenge, .. } => {
+                response.insert_header((WWW_AUTHENTICATE, challenge.as_str()));
+            }
+            Self::Registry(_)
+            | Self::Path(_)
+            | Self::Denied(_)
+            | Self::SeveralCredentials
+            | Self::Query(_)
+            | Self::ManifestCut => {}
         }
     }
 }
@@ -148,6 +173,15 @@ fn registry(error: &RegistryError) -> (StatusCode, &'static str) {
     }
 }
 
+fn login(error: LoginError) -> (StatusCode, &'static str) {
+    match error {
+        LoginError::Malformed | LoginError::Wrong | LoginError::Scheme(_) | LoginError::Token(_) => {
+            (StatusCode::UNAUTHORIZED, "UNAUTHORIZED")
+        }
+        LoginError::Busy => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+    }
+}
+
 fn path(error: PathError) -> (StatusCode, &'static str) {
     match error {
         PathError::Unknown => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
@@ -166,7 +200,7 @@ fn query(error: &QueryError) -> (StatusCode, &'static str) {
         QueryError::ContentRange => (bad, "BLOB_UPLOAD_INVALID"),
         QueryError::Digest { .. } | QueryError::DigestMissing => (bad, "DIGEST_INVALID"),
         // Distribution's own code, which list clients know.
-        QueryError::PageSize => (bad, "PAGINATION_NUMBER_INVALID"),
+        QueryError::PageSize | QueryError::OldLink => (bad, "PAGINATION_NUMBER_INVALID"),
         QueryError::Tag(_) => (bad, "MANIFEST_INVALID"),
         QueryError::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, "MANIFEST_INVALID"),
         QueryError::ContentLength => (bad, "SIZE_INVALID"),

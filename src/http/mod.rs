@@ -15,6 +15,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod token;
 mod urls;
 mod v2;
 
@@ -58,6 +59,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, state: &web::Data<State>) 
         .app_data(state.clone())
         .route(&format!("{prefix}/healthz"), web::get().to(health::healthz))
         .route(&format!("{prefix}/readyz"), web::get().to(health::readyz));
+    token::configure(config);
     v2::routes(config, prefix);
 }
 

@@ -20,6 +20,7 @@ mod origin;
 mod pattern;
 mod push;
 mod referrers;
+mod sight;
 mod uploads;
 
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub(crate) use origin::{BlobStream, Origin, OriginError, RemoteBlob};
 pub(crate) use pattern::{Pattern, PatternError};
 pub(crate) use push::ManifestPush;
 pub(crate) use referrers::ReferrersQuery;
+pub(crate) use sight::Sight;
 pub(crate) use uploads::{UploadStatus, Window};
 
 /// A registry over one store. Clones share everything.

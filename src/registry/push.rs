@@ -9,7 +9,8 @@ use sampan_storage::{Algorithm, Commit, Digest, Entry, Pin, Reference, Repositor
 use super::blobs::{Blob, Content, find_content, is_linked};
 use super::descriptor::Descriptor;
 use super::manifest::{Document, MAX_MANIFEST, ManifestError, Role, is_manifest_type};
-use super::{OriginError, Registry, RegistryError, RemoteBlob};
+use super::sight::Search;
+use super::{OriginError, Registry, RegistryError, RemoteBlob, Sight};
 
 /// Blobs of followed trees that one push fetches at a time.
 const FETCHES: usize = 4;
@@ -44,11 +45,13 @@ enum Standing {
 }
 
 impl Registry {
-    /// Stores a manifest and links what it names into the repository. What only a followed name has is fetched.
+    /// Stores a manifest and links what it names, and what is seen, into the repository. What only a followed name has
+    /// is fetched.
     pub(crate) async fn put_manifest(
         &self,
         repository: &RepositoryName,
         push: ManifestPush,
+        sight: &Sight,
     ) -> Result<Pushed, RegistryError> {
         if push.bytes.len() as u64 > MAX_MANIFEST {
             return Err(RegistryError::ManifestTooLarge { limit: MAX_MANIFEST });
@@ -67,7 +70,7 @@ impl Registry {
         tags.extend(push.tags);
 
         let mut commit = Commit::new();
-        let _pins = self.link_references(repository, &document, &mut commit).await?;
+        let _pins = self.link_references(repository, &document, sight, &mut commit).await?;
         let bytes = push.bytes;
         let stored = self.blocking(move |store| store.put_blob(algorithm, &bytes)).await?;
         commit.put_blob(&stored);
@@ -86,8 +89,10 @@ impl Registry {
         &self,
         repository: &RepositoryName,
         document: &Document,
+        sight: &Sight,
         commit: &mut Commit,
     ) -> Result<Vec<Pin>, RegistryError> {
+        let mut search = sight.search();
         let mut pins = Vec::new();
         let mut seen = HashSet::new();
         let mut missing = Vec::new();
@@ -95,7 +100,8 @@ impl Registry {
         let mut documents = VecDeque::from([document.references.clone()]);
         while let Some(mut references) = documents.pop_front() {
             references.retain(|(_, descriptor)| seen.insert(descriptor.digest));
-            let (pin, settled) = self.settle(repository, references).await?;
+            let (pin, settled);
+            (pin, settled, search) = self.settle(repository, references, search).await?;
             pins.push(pin);
             for (role, descriptor, content) in settled {
                 let Some(content) = content else {
@@ -130,17 +136,19 @@ impl Registry {
         &self,
         repository: &RepositoryName,
         references: Vec<(Role, Descriptor)>,
-    ) -> Result<(Pin, Vec<(Role, Descriptor, Option<Content>)>), RegistryError> {
+        mut search: Search,
+    ) -> Result<(Pin, Vec<(Role, Descriptor, Option<Content>)>, Search), RegistryError> {
         let repository = repository.clone();
-        let (pin, standings) = self
+        let (pin, standings, search) = self
             .blocking(move |store| {
                 // Before the look, so that what is found is not collected until it is linked.
                 let pin = store.pin(references.iter().map(|(_, descriptor)| descriptor.digest).collect());
                 let stand = |(role, it): (Role, Descriptor)| {
-                    stand(store, &repository, &it.digest).map(|standing| (role, it, standing))
+                    stand(store, &repository, &it.digest, &mut search).map(|standing| (role, it, standing))
                 };
-                let standings = references.into_iter().map(stand).collect::<Result<Vec<_>, RegistryError>>();
-                standings.map(|standings| (pin, standings))
+                let standings =
+                    references.into_iter().map(stand).collect::<Result<Vec<_>, RegistryError>>()?;
+                Ok::<_, RegistryError>((pin, standings, search))
             })
             .await?;
         let fetches = standings.into_iter().map(|(role, descriptor, standing)| async move {
@@ -157,8 +165,8 @@ impl Registry {
             Ok(Some((role, descriptor, content)))
         });
         let settled: Vec<_> = stream::iter(fetches).buffered(FETCHES).collect().await;
-        let settled: Result<_, RegistryError> = settled.into_iter().filter_map(Result::transpose).collect();
-        Ok((pin, settled?))
+        let settled = settled.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        Ok((pin, settled, search))
     }
 
     /// A manifest of another repository or tree that an index names.
@@ -172,7 +180,12 @@ impl Registry {
     }
 }
 
-fn stand(store: &Store, repository: &RepositoryName, digest: &Digest) -> Result<Standing, RegistryError> {
+fn stand(
+    store: &Store,
+    repository: &RepositoryName,
+    digest: &Digest,
+    search: &mut Search,
+) -> Result<Standing, RegistryError> {
     let trees = store.trees();
     let linked = match trees.first() {
         Some(mine) => is_linked(mine, repository, digest)?,
@@ -181,8 +194,10 @@ fn stand(store: &Store, repository: &RepositoryName, digest: &Digest) -> Result<
     Ok(match find_content(store, &trees, digest)? {
         // Linked, but its file failed a check: it is fetched again or pushed again.
         None => Standing::Missing,
+        Some(Content { blob: Blob::File(_) | Blob::Small(_), .. }) if linked => Standing::Linked,
+        // What the caller does not see is not there.
+        Some(_) if !linked && !search.may_link(store, &trees, repository, digest)? => Standing::Missing,
         Some(Content { blob: Blob::Remote(want), entry, .. }) => Standing::Remote(want, entry),
-        Some(_) if linked => Standing::Linked,
         Some(content) => Standing::Here(content),
     })
 }

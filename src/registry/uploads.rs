@@ -14,7 +14,7 @@ use futures::{Stream, StreamExt};
 use sampan_storage::{Algorithm, Commit, Digest, RepositoryName, StoredBlob, Upload, UploadId, layout};
 
 use super::blobs::{Blob, find_content, is_visible};
-use super::{OriginError, Registry, RegistryError, off_thread};
+use super::{OriginError, Registry, RegistryError, Sight, off_thread};
 
 /// Bytes that are gathered before they are written.
 const BATCH: usize = 512 * 1024;
@@ -139,24 +139,27 @@ impl Registry {
         outcome
     }
 
-    /// Links a blob of another repository, or of any where `from` is not given. `false` where there is none to link,
-    /// so that the client uploads it.
+    /// Links a blob of another repository, or of any where `from` is not given, if it is seen. `false` where there is
+    /// none to link, so that the client uploads it.
     pub(crate) async fn mount(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         from: Option<RepositoryName>,
+        sight: Sight,
     ) -> Result<bool, RegistryError> {
         let digest = *digest;
+        let target = repository.clone();
         let found = self.blocking(move |store| {
             // Before the look, so that what is found is not collected until it is linked.
             let pin = store.pin(vec![digest]);
             let trees = store.trees();
-            let content = match &from {
-                Some(from) if !is_visible(&trees, from, &digest)? => Ok(None),
-                _ => find_content(store, &trees, &digest),
+            let shown = match &from {
+                Some(from) => sight.sees(from) && is_visible(&trees, from, &digest)?,
+                None => sight.search().may_link(store, &trees, &target, &digest)?,
             };
-            content.map(|content| content.map(|content| (pin, content)))
+            let content = if shown { find_content(store, &trees, &digest)? } else { None };
+            Ok::<_, RegistryError>(content.map(|content| (pin, content)))
         });
         let Some((_pin, content)) = found.await? else { return Ok(false) };
         if let Blob::Remote(want) = content.blob {

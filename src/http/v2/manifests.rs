@@ -14,6 +14,7 @@ use super::super::conditional::{self, IMMUTABLE};
 use super::super::error::{HttpError, QueryError};
 use super::query::Query;
 use super::{CONTENT_DIGEST, warning};
+use crate::auth::Caller;
 use crate::registry::{Deleted, MAX_MANIFEST, ManifestPush, RegistryError};
 
 /// Tags of one push. The spec wants at least 10.
@@ -54,6 +55,7 @@ pub(super) async fn put(
     request: &HttpRequest,
     payload: web::Payload,
     state: &State,
+    caller: &Caller,
     repository: &RepositoryName,
     reference: Reference,
 ) -> Result<HttpResponse, HttpError> {
@@ -63,7 +65,7 @@ pub(super) async fn put(
     let body = tokio::time::timeout(BODY_TIME, collect(request, payload));
     let bytes = body.await.unwrap_or(Err(HttpError::ManifestCut))?;
     let push = ManifestPush { reference: reference.clone(), content_type, bytes, tags: tags.clone() };
-    let pushed = state.registry.put_manifest(repository, push).await?;
+    let pushed = state.registry.put_manifest(repository, push, &state.access.sight(caller)).await?;
 
     let mut response = HttpResponse::Created();
     state.metrics.manifests_pushed.inc();

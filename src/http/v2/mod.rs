@@ -7,7 +7,7 @@ mod blobs;
 mod catalog;
 mod manifests;
 mod paging;
-mod query;
+pub(super) mod query;
 mod referrers;
 mod tags;
 pub(super) mod uploads;
@@ -17,8 +17,8 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::State;
-use super::access::Visitor;
 use super::error::HttpError;
+use crate::auth::{Action, Ask};
 use path::{PathError, Route};
 
 /// Clients look for it before they believe that this is a registry.
@@ -51,21 +51,21 @@ async fn handle(
         other => other,
     })?;
     let verb = Verb::of(&route, method)?;
-    if verb.is_push() {
-        state.access.may_push(&Visitor::of(request))?;
-    }
+    let ask = verb.ask(&route);
+    let caller = state.access.identify(request, ask).await?;
+    state.access.check(request, &caller, ask)?;
     if verb.is_write() {
         state.registry.check_writable()?;
     }
     match (route, verb) {
         (Route::Base, _) => Ok(base::get()),
-        (Route::Catalog, _) => catalog::get(request, &state).await,
+        (Route::Catalog, _) => catalog::get(request, &state, caller).await,
         (Route::Tags(repository), _) => tags::get(request, &state, &repository).await,
         (Route::Referrers(repository, subject), _) => {
             referrers::get(request, &state, &repository, &subject).await
         }
         (Route::Manifest(repository, reference), Verb::Put) => {
-            manifests::put(request, payload, &state, &repository, reference).await
+            manifests::put(request, payload, &state, &caller, &repository, reference).await
         }
         (Route::Manifest(repository, reference), Verb::Delete) => {
             manifests::delete(&state, &repository, &reference).await
@@ -75,7 +75,7 @@ async fn handle(
         }
         (Route::Blob(repository, digest), Verb::Delete) => blobs::delete(&state, &repository, &digest).await,
         (Route::Blob(repository, digest), _) => blobs::get(request, &state, &repository, &digest).await,
-        (Route::Uploads(repository), _) => uploads::post(request, payload, state, repository).await,
+        (Route::Uploads(repository), _) => uploads::post(request, payload, state, &caller, repository).await,
         (Route::Upload(repository, id), Verb::Patch) => {
             uploads::patch(request, payload, state, repository, id).await
         }
@@ -122,8 +122,23 @@ impl Verb {
         })
     }
 
-    fn is_push(self) -> bool {
-        self != Self::Get
+    /// What the gate is asked. Uploads belong to a push from their beginning to their end, whichever the method.
+    fn ask(self, route: &Route) -> Ask<'_> {
+        match (route, self) {
+            (Route::Base, _) => Ask::Door,
+            (Route::Catalog, _) => Ask::Catalog,
+            (Route::Uploads(name) | Route::Upload(name, _), _) => Ask::Repository(name, Action::Push),
+            (Route::Tags(name) | Route::Referrers(name, _), _) => Ask::Repository(name, Action::Pull),
+            (Route::Manifest(name, _) | Route::Blob(name, _), Self::Get | Self::Status) => {
+                Ask::Repository(name, Action::Pull)
+            }
+            (Route::Manifest(name, _) | Route::Blob(name, _), Self::Delete) => {
+                Ask::Repository(name, Action::Delete)
+            }
+            (Route::Manifest(name, _) | Route::Blob(name, _), Self::Put | Self::Post | Self::Patch) => {
+                Ask::Repository(name, Action::Push)
+            }
+        }
     }
 
     fn is_write(self) -> bool {

@@ -5,10 +5,10 @@ use sampan_storage::Digest;
 
 use super::super::error::QueryError;
 
-pub(super) struct Query(Vec<(String, String)>);
+pub(in super::super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    pub(super) fn of(request: &HttpRequest) -> Result<Self, QueryError> {
+    pub(in super::super) fn of(request: &HttpRequest) -> Result<Self, QueryError> {
         let text = request.query_string();
         if text.is_empty() {
             return Ok(Self(Vec::new()));
@@ -22,7 +22,7 @@ impl Query {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
+    pub(in super::super) fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 

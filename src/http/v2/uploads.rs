@@ -10,6 +10,7 @@ use super::super::error::{HttpError, QueryError};
 use super::super::urls::Base;
 use super::CONTENT_DIGEST;
 use super::query::Query;
+use crate::auth::Caller;
 use crate::registry::{RegistryError, UploadStatus, Window};
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -19,15 +20,17 @@ pub(super) async fn post(
     request: &HttpRequest,
     payload: web::Payload,
     state: web::Data<State>,
+    caller: &Caller,
     repository: RepositoryName,
 ) -> Result<HttpResponse, HttpError> {
     let query = Query::of(request)?;
     let mount = query.digest("mount")?;
     if let Some(digest) = mount {
         let from = query.get("from").filter(|from| !from.is_empty()).map(str::parse::<RepositoryName>);
-        // From a name that no repository can have there is nothing to mount.
+        // From a name that no repository can have, or that the caller may not pull, there is nothing to mount: it
+        // uploads instead. A refusal would end containerd's push.
         if let Ok(from) = from.transpose()
-            && state.registry.mount(&repository, &digest, from).await?
+            && state.registry.mount(&repository, &digest, from, state.access.sight(caller)).await?
         {
             return Ok(created(request, &state, &repository, &digest));
         }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Collected, Garbage, Retention, Rule};
 use crate::registry::manifest::{OCI_IMAGE, OCI_INDEX};
-use crate::registry::{ManifestPush, Nowhere, Policy, Registry, RegistryError};
+use crate::registry::{ManifestPush, Nowhere, Policy, Registry, RegistryError, Sight};
 
 /// Everything may go at once.
 const NOW: Duration = Duration::ZERO;
@@ -42,7 +42,8 @@ impl House {
             tag => tag.parse().unwrap(),
         };
         let push = ManifestPush { reference, content_type: None, bytes: text.into(), tags: Vec::new() };
-        self.registry.put_manifest(&repository.parse().unwrap(), push).await.unwrap().digest
+        let sight = Sight::All;
+        self.registry.put_manifest(&repository.parse().unwrap(), push, &sight).await.unwrap().digest
     }
 
     /// An image of one layer; without a tag by its digest.
