@@ -55,14 +55,9 @@ impl Challenge {
             (Realm::Redirect(path), Some(here)) => here.url(Scheme::Https, path),
             (Realm::Redirect(path), None) => path.clone(),
         };
-        let mut value = format!("Bearer realm={},service={}", quoted(&realm), quoted(service));
-        if let Some(scope) = scope {
-            value.push_str(&format!(",scope={}", quoted(scope)));
-        }
-        if let Some(error) = error {
-            value.push_str(&format!(",error={}", quoted(error)));
-        }
-        value
+        let scope = scope.as_ref().map(|scope| format!(",scope={}", quoted(scope))).unwrap_or_default();
+        let error = error.as_ref().map(|error| format!(",error={}", quoted(error))).unwrap_or_default();
+        format!("Bearer realm={},service={}{scope}{error}", quoted(&realm), quoted(service))
     }
 }
 

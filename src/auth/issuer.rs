@@ -17,7 +17,8 @@ use super::{LOOK_EVERY, read_error};
 pub(super) struct Issuer {
     realm: Realm,
     service: String,
-    issuer: String,
+    /// As it stands in tokens.
+    name: String,
     algorithms: Vec<Algorithm>,
     keys: Option<Watched<KeySet>>,
     bundle: Option<Watched<Bundle>>,
@@ -34,7 +35,7 @@ impl Issuer {
         Ok(Self {
             realm: settings.realm.clone(),
             service: settings.service.clone(),
-            issuer: settings.issuer.clone(),
+            name: settings.issuer.clone(),
             algorithms: settings.algorithms.clone(),
             keys: keys.transpose()?,
             bundle: bundle.transpose()?,
@@ -51,7 +52,7 @@ impl Issuer {
             return Err(TokenError::Untrusted);
         }
         let claims = token.claims()?;
-        claims.check(&self.issuer, &self.service, SystemTime::now())?;
+        claims.check(&self.name, &self.service, SystemTime::now())?;
         let grants = Grants::of_access(claims.access.as_deref().unwrap_or_default());
         Ok(Caller { identity: Identity::Bearer(claims.sub.as_str().into()), limits: Some(grants) })
     }

@@ -74,7 +74,7 @@ mod tests {
     #[tokio::test]
     async fn no_more_runs_than_there_are_threads_and_no_more_waits_than_there_is_room() {
         let lane = Lane::start(2, 3).unwrap();
-        let (started, mut starts) = tokio::sync::mpsc::unbounded_channel();
+        let (started, mut starts) = tokio::sync::mpsc::channel(9);
         let (release, gate) = sync_channel::<()>(9);
         let gate = Arc::new(Mutex::new(gate));
         let running = Arc::new(AtomicUsize::new(0));
@@ -83,7 +83,7 @@ mod tests {
                 (lane.clone(), started.clone(), Arc::clone(&gate), Arc::clone(&running));
             tokio::spawn(async move {
                 let job = move || {
-                    started.send(running.fetch_add(1, Ordering::SeqCst) + 1).unwrap();
+                    started.blocking_send(running.fetch_add(1, Ordering::SeqCst) + 1).unwrap();
                     gate.lock().unwrap().recv().unwrap();
                     running.fetch_sub(1, Ordering::SeqCst);
                 };

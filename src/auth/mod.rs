@@ -61,6 +61,7 @@ const LOOK_EVERY: Duration = if cfg!(test) { Duration::ZERO } else { Duration::f
 pub(crate) struct Auth(Arc<Mode>);
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and it lies in an Arc")]
 enum Mode {
     /// No authentication is configured.
     Open {

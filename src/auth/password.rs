@@ -13,7 +13,7 @@ const MAX_ARGON2_PASSES: u32 = 16;
 #[derive(Clone, Debug)]
 pub(super) enum Hash {
     Bcrypt(String),
-    Argon2(PasswordHash),
+    Argon2(Box<PasswordHash>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +45,7 @@ impl Hash {
                 return Err(HashError::Costly);
             }
             let whole = hash.salt.is_some() && hash.hash.is_some();
-            return whole.then_some(Self::Argon2(hash)).ok_or(HashError::Damaged);
+            return whole.then(|| Self::Argon2(Box::new(hash))).ok_or(HashError::Damaged);
         }
         Err(HashError::Weak(match text {
             _ if text.starts_with("$apr1$") || text.starts_with("$1$") => "MD5",
@@ -61,7 +61,7 @@ impl Hash {
     pub(super) fn is_of(&self, password: &[u8]) -> bool {
         match self {
             Self::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),
-            Self::Argon2(hash) => Argon2::default().verify_password(password, hash).is_ok(),
+            Self::Argon2(hash) => Argon2::default().verify_password(password, hash.as_ref()).is_ok(),
         }
     }
 }

@@ -18,7 +18,9 @@ pub(super) fn run(data: Option<PathBuf>, command: Command) -> anyhow::Result<()>
 
 fn show(flags: Flags, json: bool) -> anyhow::Result<()> {
     let (config, warnings) = Config::load(flags)?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let settings = config.settings;
     if json {
         let object = |setting: &Setting| {

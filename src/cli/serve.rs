@@ -21,7 +21,9 @@ pub(super) fn run(data: Option<PathBuf>, serve: Serve) -> anyhow::Result<()> {
         anonymous: serve.anonymous,
     })?;
     telemetry::start(config.logs);
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     // One crypto provider for everything that speaks TLS; a second install is what the first did.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use super::Anonymous;
+use super::reader::Reader;
 use super::said::Said;
 use super::source::Source;
 use crate::auth::{
@@ -17,6 +18,18 @@ const REALM: &str = "Sampan";
 const HTPASSWD: &str = "auth.htpasswd";
 const TOKEN: &str = "auth.token";
 const RULES: &str = "auth.rules";
+
+/// Keys that are texts.
+const TEXTS: [&str; 8] = [
+    "auth.htpasswd.realm",
+    "auth.htpasswd.path",
+    "auth.token.realm",
+    "auth.token.service",
+    "auth.token.issuer",
+    "auth.token.rootcertbundle",
+    "auth.token.jwks",
+    "auth.token.autoredirectpath",
+];
 
 /// What is wrong with the keys together.
 #[derive(Debug)]
@@ -45,6 +58,16 @@ pub(super) fn settings(said: &Said) -> Result<Option<Settings>, Problem> {
         }
         (false, false) => Ok(None),
     }
+}
+
+/// Notes what was said of the section, for `config show`.
+pub(super) fn show(reader: &mut Reader<'_>) {
+    for key in TEXTS {
+        reader.given(key);
+    }
+    reader.switch("auth.token.autoredirect", false);
+    reader.choices("auth.token.signingalgorithms");
+    reader.rules(RULES);
 }
 
 /// The rules where the operator has none: users may do everything, and anonymous clients what was said of them.

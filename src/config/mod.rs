@@ -49,22 +49,12 @@ const GC_INTERVAL: Duration = Duration::from_hours(24);
 const PURGE_AGE: Duration = Duration::from_hours(7 * 24);
 /// And so often is looked for them.
 const PURGE_INTERVAL: Duration = Duration::from_hours(24);
-/// Texts of the section `auth`, for `config show`.
-const AUTH_TEXTS: [&str; 8] = [
-    "auth.htpasswd.realm",
-    "auth.htpasswd.path",
-    "auth.token.realm",
-    "auth.token.service",
-    "auth.token.issuer",
-    "auth.token.rootcertbundle",
-    "auth.token.jwks",
-    "auth.token.autoredirectpath",
-];
 
 /// What is shown of a secret.
 const MASK: &str = "***";
 
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the configuration")]
 pub(crate) struct Config {
     pub(crate) data: PathBuf,
     pub(crate) http: String,
@@ -241,27 +231,13 @@ impl Config {
         note("ipfs.swarmkey", shown(&effective), source);
 
         let mut auth = auth::settings(said).map_err(|problem| anyhow!("{} {}", problem.key, problem.text))?;
-        for key in AUTH_TEXTS {
-            if let Some((text, source)) = said.text(key) {
-                note(key, text.into(), source);
-            }
-        }
-        if let Some((switch, source)) = said.switch("auth.token.autoredirect") {
-            note("auth.token.autoredirect", switch.into(), source);
-        }
-        if let Some((names, source)) = said.choices("auth.token.signingalgorithms") {
-            note("auth.token.signingalgorithms", texts(&names), source);
-        }
-        if let Some((rules, source)) = said.rules("auth.rules") {
-            note("auth.rules", texts(&rules.describe()), source);
-        }
         match (&mut auth, flags.anonymous) {
             (Some(Settings::Htpasswd { .. }), Some(_)) if said.rules("auth.rules").is_some() => {
                 bail!("--anonymous {}", auth::BESIDE_RULES)
             }
             (Some(Settings::Token(_)), Some(_)) => bail!("--anonymous {}", auth::BESIDE_TOKEN),
             (Some(Settings::Htpasswd { rules, .. }), anonymous @ Some(_)) => {
-                *rules = auth::plain_rules(anonymous)
+                *rules = auth::plain_rules(anonymous);
             }
             _ => {}
         }
@@ -279,6 +255,7 @@ impl Config {
         note("sparse", sparse.into(), source);
 
         let mut reader = Reader::new(said, &mut settings);
+        auth::show(&mut reader);
         let gc = reader.switch("gc.enabled", true);
         let interval = reader.duration("gc.interval", GC_INTERVAL);
         let retention = Retention {

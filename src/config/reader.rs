@@ -30,6 +30,16 @@ impl<'a> Reader<'a> {
         duration
     }
 
+    pub(super) fn choices(&mut self, key: &'static str) {
+        let (choices, source) = self.said.choices(key).unwrap_or_default();
+        self.note(key, choices, source);
+    }
+
+    pub(super) fn rules(&mut self, key: &'static str) {
+        let (rules, source) = self.said.rules(key).unwrap_or_default();
+        self.note(key, rules.describe(), source);
+    }
+
     /// A duration that has no default.
     pub(super) fn given_duration(&mut self, key: &'static str) -> Option<Duration> {
         let (duration, source) = self.said.duration(key).unzip();

@@ -104,11 +104,10 @@ fn tls(reader: &mut Reader<'_>) -> anyhow::Result<Option<Tls>> {
         (None, Some(_)) => bail!("http.tls.key needs http.tls.certificate, the file with its certificate"),
     };
     let client_optional = match client_auth.as_deref() {
-        None => false,
         Some("require-and-verify-client-cert" | "verify-client-cert-if-given") if client_cas.is_empty() => {
             bail!("http.tls.clientauth needs http.tls.clientcas, the files with the authorities of clients")
         }
-        Some("require-and-verify-client-cert") => false,
+        None | Some("require-and-verify-client-cert") => false,
         Some("verify-client-cert-if-given") => true,
         Some(other) => bail!(
             "http.tls.clientauth is {other}, which takes certificates from everyone and checks none: say verify-client-cert-if-given or require-and-verify-client-cert"

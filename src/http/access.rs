@@ -40,7 +40,7 @@ impl Access {
             return Ok(Caller::anonymous(place));
         }
         let certificate = request.conn_data::<ClientCertificate>().map(|name| name.0.as_str());
-        let login = |error| self.failed(request, error, &self.auth.challenge_after(error, ask));
+        let login = |error| failed(request, error, &self.auth.challenge_after(error, ask));
         let credentials = credentials(request)?.transpose().map_err(login)?;
         self.auth.identify(credentials, certificate, place).await.map_err(login)
     }
@@ -68,15 +68,6 @@ impl Access {
         }
         let (auth, caller) = (self.auth.clone(), caller.clone());
         Sight::Only(std::sync::Arc::new(move |repository| auth.sees(&caller, repository)))
-    }
-
-    pub(super) fn failed(
-        &self,
-        request: &HttpRequest,
-        error: LoginError,
-        challenge: &Challenge,
-    ) -> HttpError {
-        HttpError::Login { error, challenge: challenge.header(here(request).as_ref()) }
     }
 
     fn place(&self, request: &HttpRequest) -> Place {
@@ -137,6 +128,11 @@ fn host(request: &HttpRequest) -> Option<&str> {
 fn is_host(host: &str) -> bool {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     !host.is_empty() && host.len() <= MAX_HOST && host.bytes().all(letter)
+}
+
+/// An attempt to log in that failed, and how to do it right.
+pub(super) fn failed(request: &HttpRequest, error: LoginError, challenge: &Challenge) -> HttpError {
+    HttpError::Login { error, challenge: challenge.header(here(request).as_ref()) }
 }
 
 fn is_forwarded(headers: &HeaderMap) -> bool {

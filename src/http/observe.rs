@@ -75,7 +75,9 @@ pub(super) async fn observe<B: MessageBody + Unpin + 'static>(
     for (name, values) in
         visit.state.headers.iter().filter(|(name, _)| !headers.contains_key(name)).collect::<Vec<_>>()
     {
-        values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
+        for value in values {
+            headers.append(name.clone(), value.clone());
+        }
     }
     if let Ok(id) = HeaderValue::try_from(id) {
         headers.insert(REQUEST_ID, id);

@@ -198,14 +198,15 @@ async fn tcp(
         let mut first = [0];
         guarded.stream().peek(&mut first).await?;
         if first != [TLS_HANDSHAKE] {
-            refuse_plain(guarded).await?;
+            Box::pin(refuse_plain(guarded)).await?;
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         }
         TlsAcceptor::from(tls.current()).accept(guarded).await
     };
     // Whoever fails here is told by TLS itself; the log would be full of scanners.
-    let stream =
-        timeout(door.connections.patience().handshake, handshake).await.map_err(io::Error::from)??;
+    let stream = timeout(door.connections.patience().handshake, Box::pin(handshake))
+        .await
+        .map_err(io::Error::from)??;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
     Ok((Wire::Tls(Box::new(stream)), protocol, peer))

@@ -5,7 +5,7 @@ use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::State;
-use super::access::credentials;
+use super::access::{credentials, failed};
 use super::error::HttpError;
 use super::v2::path::PathError;
 use super::v2::query::Query;
@@ -26,7 +26,7 @@ async fn get(request: &HttpRequest, state: &State) -> Result<HttpResponse, HttpE
     let access = &state.access;
     let query = Query::of(request)?;
     let scopes: Vec<&str> = query.all("scope").collect();
-    let login = |error| access.failed(request, error, &access.auth.basic_challenge());
+    let login = |error| failed(request, error, &access.auth.basic_challenge());
     let credentials = credentials(request)?.transpose().map_err(login)?;
     match access.auth.token(credentials, &scopes).await {
         None => Err(PathError::Unknown.into()),

@@ -76,7 +76,10 @@ fn walk(
 ) -> Result<Walk, StoreError> {
     let mut items: Vec<String> = Vec::new();
     let mut left = max_walked;
-    while limit > 0 {
+    if limit == 0 {
+        return Ok(Walk { items, next: None });
+    }
+    loop {
         // One more than the page, to know whether there is another.
         let chunk = if matches!(sight, Sight::All) { limit + 1 } else { MAX_PAGE };
         let page = repositories_after(store, after.as_deref(), left.min(chunk))?;

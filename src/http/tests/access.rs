@@ -26,7 +26,7 @@ async fn strangers_pull_and_do_not_push() {
     let proxied = server.request("DELETE", "/v2/a/manifests/v1").header("x-forwarded-for", "10.0.0.1");
     assert_eq!(problem(proxied.send().await.unwrap()).await, code(403, "DENIED"));
 
-    let open = Server::with(Policy::default(), Access { anonymous_push: true, ..Access::default() });
+    let open = Server::with(Policy::default(), Access { auth: Auth::open(true), loopback: false });
     let post = open.request("POST", "/v2/a/blobs/uploads/").header("host", "registry.example");
     assert_eq!(post.send().await.unwrap().status(), StatusCode::ACCEPTED);
 }

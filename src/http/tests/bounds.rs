@@ -27,7 +27,7 @@ const GET: &[u8] = b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\n\r\n";
 fn patient(patience: Patience, options: Options) -> (Server, Arc<Metrics>) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("data")).unwrap();
-    let state = state(&store, Arc::new(Nowhere), Policy::default(), LOCAL);
+    let state = state(&store, Arc::new(Nowhere), Policy::default(), local());
     let metrics = Arc::clone(&state.metrics);
     (Server::serving(dir, store, state, options, patience), metrics)
 }
@@ -149,7 +149,7 @@ async fn heads_that_are_too_large_are_refused() {
     let server = Server::start();
     let long =
         |bytes: usize| format!("GET /v2/ HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "a".repeat(bytes));
-    let many: String = (0..200).map(|number| format!("x{number}: a\r\n")).collect();
+    let many = (0..200).map(|number| format!("x{number}: a\r\n")).collect::<Vec<_>>().concat();
     let many = format!("GET /v2/ HTTP/1.1\r\nhost: localhost\r\n{many}\r\n");
     for (request, status) in [(long(200_000), "431"), (long(2_000_000), "431"), (many, "431")] {
         let mut stream = connect(&server).await;
@@ -170,7 +170,7 @@ async fn heads_that_are_too_large_are_refused() {
 async fn newcomers_get_in_when_idle_connections_hold_every_place() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("data")).unwrap();
-    let data = web::Data::new(state(&store, Arc::new(Nowhere), Policy::default(), LOCAL));
+    let data = web::Data::new(state(&store, Arc::new(Nowhere), Policy::default(), local()));
     let listener = Listener::tcp("127.0.0.1:0").unwrap();
     let address: SocketAddr = listener.name().parse().unwrap();
     let configure = move |config: &mut ServiceConfig| routes(config, &data);

@@ -73,7 +73,7 @@ async fn follow(publisher: &Server, blobs: &[&[u8]]) -> Server {
     store.adopt(adoption).await.unwrap();
     let blobs = blobs.iter().map(|blob| (sha256(blob), Bytes::copy_from_slice(blob))).collect();
     let peers = Peers { store: store.clone(), blobs };
-    Server::over(dir, store, Arc::new(peers), Policy::default(), LOCAL)
+    Server::over(dir, store, Arc::new(peers), Policy::default(), local())
 }
 
 fn layer(fill: u8) -> Vec<u8> {

@@ -8,7 +8,7 @@ use crate::http::{Urls, headers, serve_debug};
 fn server(change: impl FnOnce(&mut State)) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("data")).unwrap();
-    let mut state = state(&store, Arc::new(Nowhere), Policy::default(), LOCAL);
+    let mut state = state(&store, Arc::new(Nowhere), Policy::default(), local());
     change(&mut state);
     Server::serving(dir, store, state, Options::default(), Patience::default())
 }
@@ -43,7 +43,7 @@ async fn everything_is_below_the_prefix_and_locations_know_it() {
 #[actix_web::test]
 async fn a_configured_url_is_in_every_location() {
     let server = server(|state| {
-        state.urls = Urls::new(Locations::Fixed("https://hub.example".to_owned()), String::new())
+        state.urls = Urls::new(Locations::Fixed("https://hub.example".to_owned()), String::new());
     });
     let post = server.request("POST", "/v2/a/blobs/uploads/").send().await.unwrap();
     assert!(header(&post, "location").starts_with("https://hub.example/v2/a/blobs/uploads/"));
@@ -84,7 +84,7 @@ async fn each_answer_has_the_operators_headers_and_an_id() {
 
 #[actix_web::test]
 async fn a_read_only_registry_takes_nothing_and_gives_all() {
-    let server = Server::with(Policy { read_only: true, ..Policy::default() }, LOCAL);
+    let server = Server::with(Policy { read_only: true, ..Policy::default() }, local());
     let id = "0b54be6d-8a34-4ee5-a1bb-9a5c8a9b3f0e";
     let digest = sha256(b"x");
     for (method, path) in [
@@ -127,7 +127,7 @@ async fn pages_are_no_longer_than_the_operator_allows() {
 async fn health_and_figures_are_on_a_port_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("data")).unwrap();
-    let data = web::Data::new(state(&store, Arc::new(Nowhere), Policy::default(), LOCAL));
+    let data = web::Data::new(state(&store, Arc::new(Nowhere), Policy::default(), local()));
     let listener = Listener::tcp("127.0.0.1:0").unwrap();
     let watch = listener.name();
     let (debug, stop_debug) = serve_debug(listener, data.clone(), Some("/figures".to_owned())).unwrap();
@@ -182,7 +182,7 @@ async fn health_and_figures_are_on_a_port_of_their_own() {
 async fn bytes_of_pushes_and_pulls_are_counted_by_what_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("data")).unwrap();
-    let state = state(&store, Arc::new(Nowhere), Policy::default(), LOCAL);
+    let state = state(&store, Arc::new(Nowhere), Policy::default(), local());
     let metrics = Arc::clone(&state.metrics);
     let server = Server::serving(dir, store, state, Options::default(), Patience::default());
     let digest = server.push_blob("a", &[1; 1000]).await;
@@ -217,7 +217,7 @@ async fn a_socket_in_the_file_system_is_served_and_goes() {
 
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("data")).unwrap();
-    let state = state(&store, Arc::new(Nowhere), Policy::default(), LOCAL);
+    let state = state(&store, Arc::new(Nowhere), Policy::default(), local());
     let path = dir.path().join("http.sock");
     let name = path.to_str().unwrap().to_owned();
     // Left by a process that was killed.

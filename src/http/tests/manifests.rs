@@ -98,7 +98,7 @@ async fn what_a_manifest_names_must_be_there() {
     // A refused push leaves no repository behind.
     assert_eq!(problem(server.get("/v2/a/tags/list").await).await, code(404, "NAME_UNKNOWN"));
 
-    let sparse = Server::with(Policy { sparse: true, ..Policy::default() }, LOCAL);
+    let sparse = Server::with(Policy { sparse: true, ..Policy::default() }, local());
     assert_eq!(sparse.put_manifest("a", "v1", INDEX, &index).await.status(), StatusCode::CREATED);
 }
 
@@ -176,7 +176,7 @@ async fn deleting_takes_the_tag_or_the_manifest_with_its_tags() {
 
 #[actix_web::test]
 async fn no_way_of_deleting_passes_the_switch() {
-    let server = Server::with(Policy { delete: false, ..Policy::default() }, LOCAL);
+    let server = Server::with(Policy { delete: false, ..Policy::default() }, local());
     let digest = server.push_image("a", "v1", b"layer").await;
     for path in [format!("manifests/{digest}"), "manifests/v1".into(), format!("blobs/{}", sha256(b"layer"))]
     {

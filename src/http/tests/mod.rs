@@ -23,12 +23,17 @@ use serde_json::{Value, json};
 use super::connection::Patience;
 use super::server::{Options, Stop, serve_with};
 use super::{Access, Health, Listener, State};
+use crate::auth::Auth;
 use crate::metrics::Metrics;
 use crate::registry::{Nowhere, Origin, Policy, Registry};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const LOCAL: Access = Access { anonymous_push: false, loopback: true, authentication: false };
+
+/// Without passwords, on this machine.
+fn local() -> Access {
+    Access { auth: Auth::open(false), loopback: true }
+}
 
 /// A registry that runs as long as this value lives.
 struct Server {
@@ -41,7 +46,7 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        Self::with(Policy::default(), LOCAL)
+        Self::with(Policy::default(), local())
     }
 
     fn with(policy: Policy, access: Access) -> Self {

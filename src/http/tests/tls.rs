@@ -92,7 +92,7 @@ fn files(pair: &Pair) -> config::Tls {
 fn serve(files: config::Tls) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("data")).unwrap();
-    let state = state(&store, Arc::new(Nowhere), Policy::default(), LOCAL);
+    let state = state(&store, Arc::new(Nowhere), Policy::default(), local());
     let options =
         Options { tls: Some(Tls::open_with(files, true, Duration::ZERO).unwrap()), ..Options::default() };
     Server::serving(dir, store, state, options, Patience::default())
