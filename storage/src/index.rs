@@ -91,7 +91,7 @@ enum Standing {
 
 #[derive(Clone, Debug)]
 struct Db {
-    db: sled::Db,
+    sled: sled::Db,
     blocks: sled::Tree,
     lists: sled::Tree,
     meta: sled::Tree,
@@ -180,7 +180,7 @@ impl Index {
 
     /// Makes what was written so far durable.
     pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
-        self.write(|db| db.db.flush())?;
+        self.write(|db| db.sled.flush())?;
         if matches!(self.standing(), Standing::Down) {
             return Ok(());
         }
@@ -390,10 +390,10 @@ impl Index {
 impl Db {
     fn open(path: &Path) -> Result<Self, StoreError> {
         let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(Some(1000));
-        let db = config.open().map_err(failed)?;
-        let tree = |name| db.open_tree(name).map_err(failed);
+        let sled = config.open().map_err(failed)?;
+        let tree = |name| sled.open_tree(name).map_err(failed);
         let (blocks, lists, meta) = (tree("blocks")?, tree("lists")?, tree("meta")?);
-        let db = Self { db, blocks, lists, meta };
+        let db = Self { sled, blocks, lists, meta };
         if db.meta.get("format").map_err(failed)?.is_none_or(|format| *format != *FORMAT) {
             db.clear().map_err(failed)?;
         }
@@ -403,7 +403,7 @@ impl Db {
     /// An empty one in place of what lies there, which others may still have open.
     fn anew(path: &Path) -> Result<Self, StoreError> {
         match std::fs::remove_dir_all(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Self::open(path),
         }
     }

@@ -32,7 +32,7 @@ impl Running {
         let running = Self { path, began, suspects: Mutex::new(suspects) };
         match suspects {
             Some(_) => {
-                tracing::info!("the last stop was not in order; what was written before it is checked")
+                tracing::info!("the last stop was not in order; what was written before it is checked");
             }
             None => running.write()?,
         }

@@ -163,7 +163,7 @@ impl Verifier<'_> {
         let mut missing = Vec::new();
         for node in &own.nodes {
             nodes.put(node);
-            if !self.inner.get(node.cid())?.is_some_and(|data| data == *node.data()) {
+            if self.inner.get(node.cid())?.is_none_or(|data| data != *node.data()) {
                 missing.push(node.clone());
             }
         }

@@ -260,7 +260,7 @@ impl<'a> Verifier<'a> {
         self.tell()?;
         let Some(rate) = self.options.rate else { return Ok(()) };
         let now = Instant::now();
-        self.due = self.due.max(now) + Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
+        self.due = self.due.max(now) + Duration::from_micros(bytes.saturating_mul(1_000_000) / rate.max(1));
         while let Some(left) = self.due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
         {
             sleep(left.min(NAP));

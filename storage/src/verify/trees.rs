@@ -64,7 +64,7 @@ impl Verifier<'_> {
         let inner = self.inner;
         let mut failed = Ok(());
         let walked = directory::for_each(inner.as_ref(), dir, &mut |entry| {
-            failed = self.entry(walk, entry, path, depth);
+            failed = self.entry(walk, &entry, path, depth);
             if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         failed?;
@@ -94,7 +94,7 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, walk: &Walk<'_>, entry: Entry, above: &str, depth: usize) -> Result<(), StoreError> {
+    fn entry(&mut self, walk: &Walk<'_>, entry: &Entry, above: &str, depth: usize) -> Result<(), StoreError> {
         if entry.name.contains('/') || !tree::is_path(&entry.name) || depth >= MAX_DEPTH {
             return Ok(());
         }
@@ -110,7 +110,7 @@ impl Verifier<'_> {
         if self.report.entries.is_multiple_of(STRIDE) {
             self.tell()?;
         }
-        self.file(walk, &path, &entry)
+        self.file(walk, &path, entry)
     }
 
     fn form(&self, cid: &Cid) -> Result<Form, BlockError> {
