@@ -10,18 +10,19 @@ use futures::future::BoxFuture;
 use sampan_node::bitswap::{Serving, Stats as Exchanged};
 use sampan_node::{Events, KeyFile, Keypair, Multiaddr, Name, Node, PeerId};
 use sampan_storage::Store;
+use sampan_storage::verify::Verify;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Auth;
 use crate::config::{self, Config, Network, Web};
-use crate::control::{Answer, Ask, Control, FollowStatus, PeerStatus, Status};
+use crate::control::{Answer, Ask, Control, FollowStatus, PeerStatus, Status, Tell};
 use crate::http::{self, Listener};
 use crate::metrics::Metrics;
-use crate::registry::{Policy, Registry};
-use crate::sync::{Fetcher, Followed, Follower, StoreRecords, listing, publish};
-use crate::upkeep::Collector;
+use crate::registry::{Collected, Policy, Registry};
+use crate::sync::{Fetcher, Followed, Follower, Healer, StoreRecords, listing, publish};
+use crate::upkeep::{Collector, Verifier, purge_uploads, scrub};
 
 /// The node's own key, and that of its name, in the data directory.
 pub(crate) const KEY: &str = "keys/self.key";
@@ -36,7 +37,14 @@ pub(crate) struct App {
     doors: Doors,
     state: web::Data<http::State>,
     key: Keypair,
-    gc_interval: Option<Duration>,
+    schedule: Schedule,
+}
+
+/// What happens by the clock.
+struct Schedule {
+    gc: Option<Duration>,
+    scrub: Option<config::Scrub>,
+    uploads: config::UploadPurge,
 }
 
 /// What is bound and not yet served.
@@ -53,6 +61,8 @@ struct Running {
     node: Node,
     follower: Follower,
     collector: Collector,
+    verifier: Verifier,
+    healer: Healer,
     stop: CancellationToken,
     name: Name,
     http: String,
@@ -106,9 +116,11 @@ impl App {
         let (node, events) =
             sampan_node::start(settings, Arc::new(store.clone()), Arc::new(records)).await.context(LISTEN)?;
         let follower = Follower::new(store.clone(), node.clone());
-        let origin = Arc::new(Fetcher::new(store.clone(), node.clone()));
+        let fetcher = Fetcher::new(store.clone(), node.clone());
+        let healer = Healer::new(store.clone(), node.clone(), fetcher.clone(), name);
+        let verifier = Verifier::new(store.clone(), healer.clone());
         let Config { delete, read_only, sparse, .. } = *config;
-        let registry = Registry::new(store.clone(), origin, Policy { delete, read_only, sparse });
+        let registry = Registry::new(store.clone(), Arc::new(fetcher), Policy { delete, read_only, sparse });
         let access = http::Access { auth, loopback: doors.listener.is_local() };
         let Web { locations, prefix, .. } = &config.web;
         let collector = Collector::new(registry.clone(), config.retention.clone());
@@ -126,9 +138,22 @@ impl App {
         let (http, url) = (doors.listener.name(), doors.url());
         let stop = CancellationToken::new();
         let network = config.network;
-        let running = Running { store, node, follower, collector, stop, name, http, url, network, addresses };
-        let gc_interval = config.gc_interval;
-        let app = Self { running: Arc::new(running), events, doors, state, key, gc_interval };
+        let running = Running {
+            store,
+            node,
+            follower,
+            collector,
+            verifier,
+            healer,
+            stop,
+            name,
+            http,
+            url,
+            network,
+            addresses,
+        };
+        let schedule = Schedule { gc: config.gc_interval, scrub: config.scrub, uploads: config.upload_purge };
+        let app = Self { running: Arc::new(running), events, doors, state, key, schedule };
         app.follow_all(&config.follow).await?;
         Ok(app)
     }
@@ -168,14 +193,20 @@ impl App {
 
     /// Runs until a signal ends it, then stops: requests first, then sync, then the node, then the disk.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self { running, events, doors, state, key, gc_interval } = self;
+        let Self { running, events, doors, state, key, schedule } = self;
         let signals = Signals::new()?;
         let stop = running.stop.clone();
         let tasks = TaskTracker::new();
         tasks.spawn(publish(running.store.clone(), running.node.clone(), key, stop.clone()));
         tasks.spawn(running.follower.clone().listen(events, stop.clone()));
-        if let Some(interval) = gc_interval {
+        if let Some(interval) = schedule.gc {
             tasks.spawn(running.collector.clone().run(interval, stop.clone()));
+        }
+        if let Some(settings) = schedule.scrub {
+            tasks.spawn(scrub(running.store.clone(), running.healer.clone(), settings, stop.clone()));
+        }
+        if schedule.uploads.enabled {
+            tasks.spawn(purge_uploads(running.store.clone(), schedule.uploads, stop.clone()));
         }
         tasks.close();
         let control = Control::start(running.store.dir(), Arc::clone(&running) as Arc<dyn Answer>)?;
@@ -262,8 +293,13 @@ fn figures(store: &Store, node: &Node) -> Metrics {
     metrics.gauge("store_uploads_open", "Upload sessions in memory", of(|store| store.figures().uploads));
     metrics.gauge(
         "store_index_damaged",
-        "1 where the index must be built anew",
+        "1 while the index is built anew",
         of(|store| store.is_damaged().into()),
+    );
+    metrics.counter(
+        "store_quarantined_blobs",
+        "Blobs that failed a check since the start",
+        of(Store::losses),
     );
     metrics.gauge(
         "store_followed_names",
@@ -303,13 +339,13 @@ fn figures(store: &Store, node: &Node) -> Metrics {
 }
 
 impl Answer for Running {
-    fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Value, String>> {
-        self.reply(ask).map(|reply| reply.map_err(|error| format!("{error:#}"))).boxed()
+    fn answer(&self, ask: Ask, tell: Tell) -> BoxFuture<'_, Result<Value, String>> {
+        self.reply(ask, tell).map(|reply| reply.map_err(|error| format!("{error:#}"))).boxed()
     }
 }
 
 impl Running {
-    async fn reply(&self, ask: Ask) -> anyhow::Result<Value> {
+    async fn reply(&self, ask: Ask, tell: Tell) -> anyhow::Result<Value> {
         Ok(match ask {
             Ask::Status => serde_json::to_value(self.status().await)?,
             Ask::Root => {
@@ -334,8 +370,18 @@ impl Running {
             }
             Ask::FollowLs => serde_json::to_value(self.follows())?,
             Ask::Gc { dry_run, grace } => {
-                let answer = self.collector.collect(dry_run, grace, self.stop.clone(), |_| {}).await?;
+                let told = move |so_far: &Collected| {
+                    tell.tell(format!(
+                        "{} repositories, {} manifests, {} blobs of {} bytes",
+                        so_far.repositories, so_far.manifests, so_far.blobs, so_far.bytes
+                    ));
+                };
+                let answer = self.collector.collect(dry_run, grace, self.stop.clone(), told).await?;
                 serde_json::to_value(answer)?
+            }
+            Ask::Verify { repair, rate } => {
+                let options = Verify { repair, rate, trees_only: false };
+                serde_json::to_value(self.verifier.verify(options, &tell, &self.stop).await?)?
             }
             Ask::Peers => {
                 let peers = self.node.peers().await.into_iter().map(|peer| PeerStatus {

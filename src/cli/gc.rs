@@ -22,7 +22,9 @@ pub(super) struct Gc {
 
 pub(super) fn run(dir: &Path, gc: &Gc) -> anyhow::Result<()> {
     let ask = Ask::Gc { dry_run: gc.dry_run, grace: gc.grace };
-    let answer: GcAnswer = control::must_ask(dir, &ask)?;
+    let mut meter = print::Meter::start();
+    let answer: GcAnswer = control::must_ask_telling(dir, &ask, &mut |text| meter.show(text))?;
+    drop(meter);
     if gc.json {
         return print::json(&answer);
     }

@@ -9,6 +9,7 @@ mod print;
 mod serve;
 mod status;
 mod tree;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -55,6 +56,8 @@ enum Command {
     /// Follow other registries by name
     #[command(subcommand)]
     Follow(Follow),
+    /// Check what lies on the disk against what it should be
+    Verify(verify::Verify),
     /// List connected peers
     Peers {
         #[arg(long)]
@@ -153,6 +156,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Ls { path, json } => ls::run(&dir, &path, json)?,
         Command::Follow(follow) => follow::run(&dir, &follow)?,
         Command::Gc(gc) => gc::run(&dir, &gc)?,
+        Command::Verify(verify) => verify::run(&dir, &verify)?,
         Command::Peers { json } => peers::run(&dir, json)?,
         Command::Failpoints => sampan_storage::fail::POINTS.iter().for_each(|point| print::line(point)),
     }

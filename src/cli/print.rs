@@ -1,8 +1,9 @@
 //! The one place that writes to the terminal. A reader that has gone, as behind `| head`, has seen enough.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
 
@@ -30,6 +31,49 @@ pub(super) fn table(rows: &[Vec<String>]) {
             let _ = write!(text, "{cell:<width$}  ");
         }
         line(text.trim_end());
+    }
+}
+
+/// How far a command has come, on standard error: one line that changes on a terminal, else a line now and then.
+/// A command that takes less than a second shows nothing.
+#[derive(Debug)]
+pub(super) struct Meter {
+    /// When something may be shown.
+    due: Instant,
+    terminal: bool,
+    shown: bool,
+}
+
+impl Meter {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const ON_TERMINAL: Duration = Duration::from_millis(500);
+    const ELSEWHERE: Duration = Duration::from_secs(10);
+
+    pub(super) fn start() -> Self {
+        Self { due: Instant::now() + Self::PATIENCE, terminal: io::stderr().is_terminal(), shown: false }
+    }
+
+    pub(super) fn show(&mut self, text: &str) {
+        let now = Instant::now();
+        if now < self.due {
+            return;
+        }
+        self.shown = true;
+        let _ = if self.terminal {
+            self.due = now + Self::ON_TERMINAL;
+            write!(io::stderr(), "\r\x1b[K{text}")
+        } else {
+            self.due = now + Self::ELSEWHERE;
+            writeln!(io::stderr(), "{text}")
+        };
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if self.shown && self.terminal {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
     }
 }
 

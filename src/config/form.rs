@@ -53,6 +53,33 @@ pub(super) fn duration_text(duration: Duration) -> String {
     }
 }
 
+/// `4MiB`, `500K`, `1048576`: bytes, with a power of 1,024 behind them.
+pub(crate) fn size(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u32); 10] = [
+        ("KiB", 1),
+        ("MiB", 2),
+        ("GiB", 3),
+        ("TiB", 4),
+        ("K", 1),
+        ("M", 2),
+        ("G", 3),
+        ("T", 4),
+        ("B", 0),
+        ("", 0),
+    ];
+    let (number, power) = UNITS.iter().find_map(|(unit, power)| Some((text.strip_suffix(unit)?, power)))?;
+    let number = number.trim_end();
+    let digits = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+    digits.then(|| number.parse::<u64>().ok()?.checked_mul(1024_u64.checked_pow(*power)?))?
+}
+
+/// The same, in its shortest form.
+pub(crate) fn size_text(size: u64) -> String {
+    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let whole = units.iter().find(|(unit, _)| size > 0 && size.is_multiple_of(*unit));
+    whole.map_or_else(|| size.to_string(), |(unit, name)| format!("{}{name}", size / unit))
+}
+
 /// Scheme, host and perhaps a port and a path: what a location can begin with.
 pub(super) fn is_origin(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
@@ -159,6 +186,26 @@ mod tests {
         }
         for text in ["168h", "20s", "90m", "100ms", "0s"] {
             assert_eq!(duration_text(duration(text).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1048576", 1 << 20),
+            ("4MiB", 4 << 20),
+            ("4 MiB", 4 << 20),
+            ("500K", 500 << 10),
+            ("7B", 7),
+        ] {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for bad in ["", "MiB", "-1", "1.5M", "4MB", "4 M iB", "99999999999T", "x"] {
+            assert_eq!(size(bad), None, "{bad}");
+        }
+        for text in ["4MiB", "500KiB", "7", "0", "1TiB"] {
+            assert_eq!(size_text(size(text).unwrap()), text);
         }
     }
 

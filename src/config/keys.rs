@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     Number,
     /// As Go writes them: `60s`, `1h30m`, `168h`.
     Duration,
+    /// Bytes, such as `4MiB`.
+    Size,
     /// `http://` or `https://`, a host, and no more than a path behind it.
     Url,
     /// A path that begins with `/`.
@@ -62,7 +64,7 @@ const MAX_COMPARED: usize = 64;
 
 use Kind::{
     Address, Any, Choice, Choices, Driver, Duration, Headers, Multiaddrs, Names, Number, Path, Retention,
-    Rules, Switch, Text, Texts, Url,
+    Rules, Size, Switch, Text, Texts, Url,
 };
 use Standing::{Ignored, Refused, Used};
 
@@ -386,6 +388,19 @@ pub(crate) const KEYS: &[Key] = &[
         "Age at which manifests go that no tag, index or subject keeps. Default: they stay.",
     ),
     key("gc.rules", Retention, Used, "Which tags of which repositories stay, see below. Default: all stay."),
+    key(
+        "verify.enabled",
+        Switch,
+        Used,
+        "All blobs are hashed again, slowly, one after the other. Default: `true`.",
+    ),
+    key(
+        "verify.interval",
+        Duration,
+        Used,
+        "From the begin of one such pass to that of the next. Default: `168h`.",
+    ),
+    key("verify.rate", Size, Used, "Bytes that it reads in a second. Default: `4MiB`."),
 ];
 
 const LEVELS: &[&str] = &["error", "warn", "info", "debug"];

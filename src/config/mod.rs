@@ -29,7 +29,7 @@ use crate::auth::Settings;
 use crate::registry::{MAX_PAGE, Retention};
 use reader::Reader;
 
-pub(crate) use form::{duration as parse_duration, is_host};
+pub(crate) use form::{duration as parse_duration, is_host, size as parse_size, size_text};
 pub(crate) use said::{Remark, Said};
 pub(crate) use source::{Environment, Source};
 pub(crate) use web::{Locations, Tls, Web};
@@ -49,6 +49,11 @@ const GC_INTERVAL: Duration = Duration::from_hours(24);
 const PURGE_AGE: Duration = Duration::from_hours(7 * 24);
 /// And so often is looked for them.
 const PURGE_INTERVAL: Duration = Duration::from_hours(24);
+
+/// Bit rot is slow, and a disk that reads all the time wears out.
+const SCRUB_INTERVAL: Duration = Duration::from_hours(7 * 24);
+/// 2.4 TB in that time, and some percent of what a small board can hash.
+const SCRUB_RATE: u64 = 4 * 1024 * 1024;
 
 /// What is shown of a secret.
 const MASK: &str = "***";
@@ -76,7 +81,6 @@ pub(crate) struct Config {
     pub(crate) delete: bool,
     /// Nothing can be pushed or deleted.
     pub(crate) read_only: bool,
-    #[cfg_attr(not(test), expect(dead_code, reason = "read where uploads are purged"))]
     pub(crate) upload_purge: UploadPurge,
     pub(crate) pages: Pages,
     /// A manifest may name content that is not here.
@@ -84,6 +88,8 @@ pub(crate) struct Config {
     /// How often garbage is collected; `None`: only when a command asks.
     pub(crate) gc_interval: Option<Duration>,
     pub(crate) retention: Retention,
+    /// How all blobs are hashed again by and by; `None`: only when a command asks.
+    pub(crate) scrub: Option<Scrub>,
     /// All of it again, with where each comes from.
     pub(crate) settings: Vec<Setting>,
 }
@@ -122,6 +128,13 @@ pub(crate) struct UploadPurge {
     pub(crate) enabled: bool,
     pub(crate) age: Duration,
     pub(crate) interval: Duration,
+}
+
+/// How often a pass over all blobs begins, and how many bytes it reads in a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scrub {
+    pub(crate) interval: Duration,
+    pub(crate) rate: u64,
 }
 
 /// The longest pages of lists.
@@ -263,6 +276,7 @@ impl Config {
             untagged: reader.given_duration("gc.untagged"),
             rules: reader.retention("gc.rules"),
         };
+        let scrub = Scrub::read(&mut reader);
         let web = Web::read(&mut reader)?;
         let logs = Logs::read(&mut reader);
         let read_only = reader.switch("storage.maintenance.readonly.enabled", false);
@@ -292,6 +306,7 @@ impl Config {
             sparse,
             gc_interval: gc.then_some(interval),
             retention,
+            scrub,
             settings,
         })
     }
@@ -322,6 +337,15 @@ impl UploadPurge {
         let age = reader.duration("storage.maintenance.uploadpurging.age", PURGE_AGE);
         let interval = reader.duration("storage.maintenance.uploadpurging.interval", PURGE_INTERVAL);
         Self { enabled, age, interval }
+    }
+}
+
+impl Scrub {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let enabled = reader.switch("verify.enabled", true);
+        let interval = reader.duration("verify.interval", SCRUB_INTERVAL);
+        let rate = reader.size("verify.rate", SCRUB_RATE);
+        enabled.then_some(Self { interval, rate: rate.max(1) })
     }
 }
 

@@ -59,6 +59,12 @@ impl<'a> Reader<'a> {
         number
     }
 
+    pub(super) fn size(&mut self, key: &'static str, default: u64) -> u64 {
+        let (size, source) = self.said.number(key).unwrap_or((default, Source::Default));
+        self.note(key, form::size_text(size), source);
+        size
+    }
+
     /// A text, or the default.
     pub(super) fn text(&mut self, key: &'static str, default: &str) -> String {
         let (text, source) = self.said.text(key).unwrap_or_else(|| (default.to_owned(), Source::Default));

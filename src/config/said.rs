@@ -344,6 +344,10 @@ fn read(kind: Kind, value: &Value) -> Result<Reading, String> {
             let number = text().and_then(|text| text.parse().ok()).map(Reading::Number);
             number.ok_or_else(|| "must be a number that is not negative".to_owned())
         }
+        Kind::Size => {
+            let size = text().and_then(|text| form::size(&text)).map(Reading::Number);
+            size.ok_or_else(|| "must be a number of bytes such as 4MiB".to_owned())
+        }
         Kind::Duration => {
             let duration = text().and_then(|text| form::duration(&text)).map(Reading::Duration);
             duration.ok_or_else(|| "must be a duration such as 60s, 1h30m or 168h".to_owned())

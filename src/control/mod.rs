@@ -1,5 +1,5 @@
 //! How commands speak to the running registry: a Unix socket in the data directory, for its owner only. One line
-//! of JSON asks, one line answers.
+//! of JSON asks, one line answers; before it, while the answer takes its time, others say how far it has come.
 
 mod client;
 mod server;
@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use sampan_node::Name;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::registry::Collected;
 
-pub(crate) use client::{ask, must_ask, open_offline};
-pub(crate) use server::{Answer, Control};
+pub(crate) use client::{ask, ask_telling, must_ask, must_ask_telling, open_offline};
+pub(crate) use server::{Answer, Control, Tell};
 
 /// Name of the socket in the data directory.
 const SOCKET: &str = "control.sock";
@@ -32,6 +33,15 @@ pub(crate) enum Ask {
     FollowLs,
     Peers,
     Gc { dry_run: bool, grace: Option<Duration> },
+    Verify { repair: bool, rate: Option<u64> },
+}
+
+/// A line of the answer. The last one is `Ok` or `Err`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Reply {
+    Progress(String),
+    Ok(Value),
+    Err(String),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -9,20 +9,36 @@ use anyhow::Context;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use super::{Ask, MAX_ASK, SOCKET};
+use super::{Ask, MAX_ASK, Reply, SOCKET};
 
 /// Questions answered at once; commands are typed by people.
 const MAX_ASKING: usize = 16;
-/// Nobody takes longer to send one line.
+/// Nobody takes longer to send or take one line.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// So often a command hears how far its answer has come, if it has come further.
+const BEAT: Duration = Duration::from_millis(500);
+/// After so many beats it hears so again in any case: that the registry is there.
+const STILL: u32 = 20;
 
-/// Whoever knows the answers.
+/// Whoever knows the answers. A command that goes away drops its answer.
 pub(crate) trait Answer: Send + Sync + 'static {
-    fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Value, String>>;
+    fn answer(&self, ask: Ask, tell: Tell) -> BoxFuture<'_, Result<Value, String>>;
+}
+
+/// Says how far a long answer has come, in words. It never waits; of what is said in one beat the last counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Tell(watch::Sender<String>);
+
+impl Tell {
+    pub(crate) fn tell(&self, text: String) {
+        self.0.send_replace(text);
+    }
 }
 
 /// The open socket. Dropping it closes and removes it.
@@ -63,8 +79,7 @@ async fn accept(listener: UnixListener, answer: Arc<dyn Answer>) {
             Ok((stream, _)) => {
                 let answer = Arc::clone(&answer);
                 tokio::spawn(async move {
-                    let conversation = tokio::time::timeout(DEADLINE, converse(stream, answer.as_ref()));
-                    if let Ok(Err(error)) = conversation.await {
+                    if let Err(error) = converse(stream, answer.as_ref()).await {
                         tracing::debug!(%error, "a command went away");
                     }
                     drop(slot);
@@ -80,16 +95,44 @@ async fn accept(listener: UnixListener, answer: Arc<dyn Answer>) {
 
 async fn converse(stream: UnixStream, answer: &dyn Answer) -> anyhow::Result<()> {
     let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read.take(MAX_ASK));
     let mut line = String::new();
-    BufReader::new(read.take(MAX_ASK)).read_line(&mut line).await?;
-    let reply = match serde_json::from_str(&line) {
-        Ok(ask) => answer.answer(ask).await,
-        Err(_) => {
-            Err("this registry does not know the question; is the command of another version?".to_owned())
-        }
+    timeout(DEADLINE, read.read_line(&mut line)).await??;
+    let Ok(ask) = serde_json::from_str(&line) else {
+        let text = "this registry does not know the question; is the command of another version?";
+        return send(&mut write, &Reply::Err(text.to_owned())).await;
     };
-    let mut reply = serde_json::to_vec(&reply)?;
-    reply.push(b'\n');
-    write.write_all(&reply).await?;
-    Ok(())
+    let (sender, mut told) = watch::channel(String::new());
+    let mut answered = answer.answer(ask, Tell(sender));
+    let mut beats = tokio::time::interval(BEAT);
+    let mut still = 0;
+    loop {
+        let mut more = [0];
+        tokio::select! {
+            reply = &mut answered => {
+                let reply = match reply {
+                    Ok(value) => Reply::Ok(value),
+                    Err(text) => Reply::Err(text),
+                };
+                return send(&mut write, &reply).await;
+            }
+            // Whoever has asked says nothing more, but may go away.
+            _ = read.read(&mut more) => return Ok(()),
+            _ = beats.tick() => {
+                still += 1;
+                let changed = told.has_changed().unwrap_or(false);
+                let text = told.borrow_and_update().clone();
+                if !text.is_empty() && (changed || still >= STILL) {
+                    send(&mut write, &Reply::Progress(text)).await?;
+                    still = 0;
+                }
+            }
+        }
+    }
+}
+
+async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> anyhow::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    Ok(timeout(DEADLINE, write.write_all(&line)).await??)
 }

@@ -100,7 +100,7 @@ impl HttpError {
 
     fn add_headers(&self, response: &mut HttpResponseBuilder) {
         match self {
-            Self::Registry(RegistryError::Full(_) | RegistryError::Stopping) => {
+            Self::Registry(error) if is_passing(error) => {
                 response.insert_header((RETRY_AFTER, RETRY_SECONDS));
             }
             Self::Registry(RegistryError::ReadOnly) => {
@@ -116,7 +116,7 @@ impl HttpError {
                 if let Some(offset) = reached(error) {
                     uploads::add_progress(response, location, offset);
                 }
-                if matches!(**error, RegistryError::Full(_) | RegistryError::Stopping) {
+                if is_passing(error) {
                     response.insert_header((RETRY_AFTER, RETRY_SECONDS));
                 }
             }
@@ -134,6 +134,17 @@ impl HttpError {
             | Self::ManifestCut => {}
         }
     }
+}
+
+/// Whether the same request may succeed after a while.
+fn is_passing(error: &RegistryError) -> bool {
+    matches!(
+        error,
+        RegistryError::Full(_)
+            | RegistryError::TooManyUploads(_)
+            | RegistryError::Rebuilding(_)
+            | RegistryError::Stopping
+    )
 }
 
 /// The offset at which an upload goes on after this error.
@@ -168,8 +179,11 @@ fn registry(error: &RegistryError) -> (StatusCode, &'static str) {
             (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED")
         }
         RegistryError::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "DENIED"),
+        RegistryError::TooManyUploads(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
         RegistryError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
-        RegistryError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+        RegistryError::Rebuilding(_) | RegistryError::Stopping => {
+            (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE")
+        }
     }
 }
 

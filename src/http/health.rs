@@ -47,7 +47,7 @@ impl Health {
         };
         let reasons = [
             stopping.then(|| "the registry is stopping".to_owned()),
-            damaged.then(|| "the index is damaged; it is built anew at the next start".to_owned()),
+            damaged.then(|| "the index has failed and is being built anew".to_owned()),
             space,
         ];
         reasons.into_iter().flatten().collect()

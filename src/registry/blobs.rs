@@ -130,6 +130,7 @@ pub(super) fn find_content(
     }
     if let Some((tree, entry)) = held.first()
         && let Some(file) = store.blob(digest)?
+        && is_sound(store, tree, entry, &file)?
     {
         let mine = tree.name().is_none();
         return Ok(Some(Content { blob: Blob::File(file), entry: entry.clone(), mine }));
@@ -152,6 +153,17 @@ pub(super) fn find_content(
     match (remote, failed) {
         (None, Some(error)) => Err(error),
         (remote, _) => Ok(remote),
+    }
+}
+
+/// Whether the file is as long as the tree says. One that is not is hashed, because the tree may be wrong as well, and
+/// goes into quarantine if it is no longer what it was.
+fn is_sound(store: &Store, tree: &Tree, entry: &Entry, file: &BlobFile) -> Result<bool, StoreError> {
+    match tree.size(entry) {
+        Ok(size) if size == file.size => Ok(true),
+        Ok(_) => store.examine(file),
+        // Its length is not known at once.
+        Err(_) => Ok(true),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! What a reference stands for is remembered together with the generation of the trees that said so: any commit, and
 //! any change of a followed tree, makes it void. The bytes are remembered by digest and stay right for ever, but are
-//! only reached through such an answer, so a deleted link hides them at once.
+//! only reached through such an answer, so a deleted link hides them at once. They are void as well when a blob has
+//! gone into quarantine since: what is not on the disk is not told to be there, so that it is pushed again.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -26,7 +27,8 @@ pub(super) struct ManifestCache {
 #[derive(Debug)]
 struct Inner {
     answers: TwoAges<(RepositoryName, Reference), Answer>,
-    bytes: TwoAges<Digest, Bytes>,
+    /// With the number of losses that the store had when they were read.
+    bytes: TwoAges<Digest, (u64, Bytes)>,
 }
 
 #[derive(Clone, Debug)]
@@ -48,21 +50,29 @@ impl ManifestCache {
     pub(super) fn get(&self, key: &(RepositoryName, Reference), generation: u64) -> Option<Manifest> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = inner.answers.get(key).filter(|answer| answer.generation == generation)?;
-        let bytes = inner.bytes.get(&answer.digest)?;
+        let (_, bytes) = inner.bytes.get(&answer.digest)?;
         Some(Manifest { digest: answer.digest, media_type: answer.media_type, bytes })
     }
 
-    pub(super) fn put(&self, key: (RepositoryName, Reference), generation: u64, manifest: &Manifest) {
+    /// `generation` and `losses` are those of before the manifest was read.
+    pub(super) fn put(
+        &self,
+        key: (RepositoryName, Reference),
+        generation: u64,
+        losses: u64,
+        manifest: &Manifest,
+    ) {
         let Manifest { digest, media_type, bytes } = manifest;
         let answer = Answer { generation, digest: *digest, media_type: Arc::clone(media_type) };
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.answers.insert(key, answer, 1);
-        inner.bytes.insert(*digest, bytes.clone(), bytes.len());
+        inner.bytes.insert(*digest, (losses, bytes.clone()), bytes.len());
     }
 
     /// Bytes of a manifest, whichever repository showed them.
-    pub(super) fn bytes(&self, digest: &Digest) -> Option<Bytes> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).bytes.get(digest)
+    pub(super) fn bytes(&self, digest: &Digest, losses: u64) -> Option<Bytes> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.bytes.get(digest).filter(|(then, _)| *then == losses).map(|(_, bytes)| bytes)
     }
 }
 
@@ -141,9 +151,10 @@ mod tests {
         let bytes = Bytes::from_static(b"{}");
         let digest = Digest::of(sampan_storage::Algorithm::Sha256, &bytes);
         let key = ("a".parse().unwrap(), Reference::Digest(digest));
-        cache.put(key.clone(), 7, &Manifest { digest, media_type: "a/b".into(), bytes: bytes.clone() });
+        cache.put(key.clone(), 7, 3, &Manifest { digest, media_type: "a/b".into(), bytes: bytes.clone() });
         assert_eq!(cache.get(&key, 7).unwrap().bytes, bytes);
         assert!(cache.get(&key, 8).is_none());
-        assert_eq!(cache.bytes(&digest), Some(bytes));
+        assert_eq!(cache.bytes(&digest, 3), Some(bytes));
+        assert_eq!(cache.bytes(&digest, 4), None, "a blob was lost since");
     }
 }

@@ -40,8 +40,13 @@ pub(crate) enum RegistryError {
     DeleteDisabled,
     #[error("this registry is read-only: nothing can be pushed or deleted")]
     ReadOnly,
-    #[error("the disk is full: {0}")]
+    #[error("{0}")]
     Full(StoreError),
+    #[error("{0}")]
+    TooManyUploads(StoreError),
+    /// Lists come from an index, which is being built anew.
+    #[error("{0}")]
+    Rebuilding(StoreError),
     #[error("reading or writing the store failed")]
     Store(#[source] StoreError),
     #[error("the registry is stopping")]
@@ -54,13 +59,16 @@ impl From<StoreError> for RegistryError {
             StoreError::UploadUnknown => Self::UploadUnknown,
             StoreError::UploadBusy => Self::UploadBusy,
             StoreError::DigestMismatch { expected, actual } => Self::DigestMismatch { expected, actual },
-            StoreError::Full { .. } => Self::Full(error),
+            StoreError::Full { .. } | StoreError::NoSpace => Self::Full(error),
+            StoreError::TooManyUploads { .. } => Self::TooManyUploads(error),
+            StoreError::Rebuilding => Self::Rebuilding(error),
             StoreError::Closed => Self::Stopping,
             StoreError::TooLarge { .. }
             | StoreError::Block(_)
             | StoreError::Io(_)
             | StoreError::Index(_)
-            | StoreError::Changed => Self::Store(error),
+            | StoreError::Changed
+            | StoreError::Cancelled => Self::Store(error),
         }
     }
 }

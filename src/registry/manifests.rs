@@ -34,7 +34,7 @@ impl Registry {
         reference: &Reference,
     ) -> Result<Manifest, RegistryError> {
         // Read first, so that an answer is never newer than what it is filed under.
-        let generation = self.store.generation();
+        let (losses, generation) = (self.store.losses(), self.store.generation());
         let key = (repository.clone(), reference.clone());
         if let Some(manifest) = self.manifests.get(&key, generation) {
             self.touch(&key.1);
@@ -43,7 +43,9 @@ impl Registry {
         let (repository, reference) = key.clone();
         let cache = Arc::clone(&self.manifests);
         let located = self
-            .blocking(move |store| locate(store, &repository, &reference, |digest| cache.bytes(digest)))
+            .blocking(move |store| {
+                locate(store, &repository, &reference, |digest| cache.bytes(digest, losses))
+            })
             .await?;
         let manifest = match located {
             Located::Here(manifest) => manifest,
@@ -54,7 +56,7 @@ impl Registry {
             }
         };
         self.touch(&key.1);
-        self.manifests.put(key, generation, &manifest);
+        self.manifests.put(key, generation, losses, &manifest);
         Ok(manifest)
     }
 
@@ -103,7 +105,14 @@ fn locate(
     let bytes = match cached(&digest) {
         Some(bytes) => bytes,
         None => match find_content(store, &trees, &digest)?.ok_or_else(unknown)?.blob {
-            Blob::File(file) => file.read_all(MAX_MANIFEST)?,
+            Blob::File(file) => {
+                let bytes = file.read_all(MAX_MANIFEST)?;
+                // It is small, and stays in memory from here on: it is hashed each time that it comes from the disk.
+                if Digest::of(digest.algorithm(), &bytes) != digest && !store.examine(&file)? {
+                    return Err(unknown());
+                }
+                bytes
+            }
             Blob::Small(bytes) => bytes,
             Blob::Remote(want) => return Ok(Located::Remote(want, Box::new(tree.clone()))),
         },

@@ -148,7 +148,7 @@ fn read(
     digest: &Digest,
     subject: &Digest,
 ) -> Result<Referrer, RegistryError> {
-    let bytes = match cache.bytes(digest) {
+    let bytes = match cache.bytes(digest, store.losses()) {
         Some(bytes) => bytes,
         None => match find_content(store, trees, digest)?.map(|content| content.blob) {
             Some(Blob::File(file)) if file.size <= MAX_MANIFEST => file.read_all(MAX_MANIFEST)?,

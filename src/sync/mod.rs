@@ -4,6 +4,7 @@
 mod adopt;
 mod fetch;
 mod follow;
+mod heal;
 pub(crate) mod listing;
 mod nodes;
 mod publish;
@@ -11,6 +12,7 @@ mod records;
 
 pub(crate) use fetch::Fetcher;
 pub(crate) use follow::{Followed, Follower};
+pub(crate) use heal::Healer;
 pub(crate) use publish::publish;
 pub(crate) use records::StoreRecords;
 

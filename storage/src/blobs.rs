@@ -1,10 +1,15 @@
 //! Blobs: one file each under `blobs/<alg>/<2 hex>/<hex>`, complete and named by its digest, or not there.
+//!
+//! A file that failed a check moves to `quarantine/<alg>-<hex>`, so that every look-up finds nothing and the blob is
+//! pushed or fetched again. The newest few of those are kept for whoever wants to look.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -13,8 +18,15 @@ use crate::dag::file::FileRoot;
 use crate::digest::{Algorithm, Digest};
 use crate::error::StoreError;
 use crate::fail;
-use crate::files::{make_directory, sync_directory};
+use crate::files::{is_full, make_directory, sync_directory};
 use crate::pins::Pin;
+
+/// Files that are kept in quarantine, the newest first.
+const QUARANTINED: usize = 16;
+/// And as many bytes of them: damage that is looked at is small, and a disk that fails must not be filled with it.
+const QUARANTINED_BYTES: u64 = 256 * 1024 * 1024;
+/// Blobs that came in last: those whom parallel uploads of the same bytes meet.
+const LATELY: usize = 64;
 
 /// A whole blob on this disk.
 #[derive(Clone, Debug)]
@@ -63,11 +75,15 @@ pub struct StoredBlob {
 #[derive(Debug)]
 pub(crate) struct Blobs {
     dir: PathBuf,
+    quarantine: PathBuf,
+    /// Held while a file gets or loses its name. In it, what came in last: hashed on its way, durable since.
+    lately: Mutex<VecDeque<Digest>>,
+    losses: AtomicU64,
 }
 
 impl Blobs {
     /// Makes the fan-out directories, so that no commit has to.
-    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, quarantine: &Path) -> io::Result<Self> {
         for algorithm in Algorithm::ALL {
             let dir = dir.join(algorithm.name());
             let last = dir.join("ff");
@@ -80,7 +96,8 @@ impl Blobs {
             }
             sync_directory(&dir)?;
         }
-        Ok(Self { dir: dir.to_owned() })
+        let (dir, quarantine) = (dir.to_owned(), quarantine.to_owned());
+        Ok(Self { dir, quarantine, lately: Mutex::default(), losses: AtomicU64::new(0) })
     }
 
     pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
@@ -117,10 +134,163 @@ impl Blobs {
     /// when this returns. What lay there before is replaced: a push heals.
     pub(crate) fn adopt(&self, from: &Path, digest: &Digest) -> io::Result<()> {
         let to = self.path(digest);
-        fs::rename(from, &to)?;
+        {
+            let _names = self.lately();
+            fs::rename(from, &to)?;
+        }
         fail::point("upload.rename.after");
         to.parent().map_or(Ok(()), sync_directory)?;
         fail::point("upload.directory.after");
+        let mut lately = self.lately();
+        lately.retain(|known| known != digest);
+        lately.push_back(*digest);
+        if lately.len() > LATELY {
+            lately.pop_front();
+        }
         Ok(())
+    }
+
+    /// Whether the blob came in only just now and is still there whole: then another copy of it is of no use.
+    pub(crate) fn came_lately(&self, digest: &Digest, size: u64) -> io::Result<bool> {
+        let known = self.lately().contains(digest);
+        Ok(known && self.open_blob(digest)?.is_some_and(|blob| blob.size == size))
+    }
+
+    /// Takes a blob that failed a check out of the way, durably. `false` where another file has taken its place
+    /// since it was opened.
+    pub(crate) fn quarantine(&self, blob: &BlobFile) -> io::Result<bool> {
+        let from = self.path(&blob.digest);
+        {
+            let mut lately = self.lately();
+            if !is_at(&blob.file, &from)? {
+                return Ok(false);
+            }
+            lately.retain(|known| *known != blob.digest);
+            let name = format!("{}-{}", blob.digest.algorithm(), blob.digest.hex());
+            match fs::rename(&from, self.quarantine.join(name)) {
+                // Its name may need a block of the disk, where none is left.
+                Err(error) if is_full(&error) => fs::remove_file(&from)?,
+                moved => moved?,
+            }
+            self.losses.fetch_add(1, Ordering::SeqCst);
+        }
+        tracing::error!(digest = %blob.digest, "a blob failed its check and is in quarantine");
+        fail::point("quarantine.rename.after");
+        from.parent().map_or(Ok(()), sync_directory)?;
+        sync_directory(&self.quarantine)?;
+        self.trim()?;
+        Ok(true)
+    }
+
+    /// Blobs that went into quarantine since the start.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::SeqCst)
+    }
+
+    /// Keeps the newest files of the quarantine, within its bounds.
+    fn trim(&self) -> io::Result<()> {
+        let mut files = Vec::new();
+        for item in fs::read_dir(&self.quarantine)? {
+            let item = item?;
+            let metadata = item.metadata()?;
+            // A rename changes this time and no other.
+            files.push(((metadata.ctime(), metadata.ctime_nsec()), metadata.len(), item.path()));
+        }
+        files.sort_unstable_by(|one, other| other.cmp(one));
+        let mut bytes = 0;
+        for (place, (_, len, path)) in files.into_iter().enumerate() {
+            bytes += len;
+            if place >= QUARANTINED || bytes > QUARANTINED_BYTES {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lately(&self) -> MutexGuard<'_, VecDeque<Digest>> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the open file is still the one with this name.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(dir: &Path) -> Blobs {
+        for name in ["blobs", "quarantine"] {
+            fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        Blobs::open(&dir.join("blobs"), &dir.join("quarantine")).unwrap()
+    }
+
+    fn put(blobs: &Blobs, dir: &Path, digest: &Digest, content: &[u8]) {
+        fs::write(dir.join("new"), content).unwrap();
+        blobs.adopt(&dir.join("new"), digest).unwrap();
+    }
+
+    #[test]
+    fn a_blob_in_quarantine_is_not_there_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = open(dir.path());
+        let digest = Digest::of(Algorithm::Sha256, b"good");
+        put(&blobs, dir.path(), &digest, b"baad");
+        let bad = blobs.open_blob(&digest).unwrap().unwrap();
+        assert!(blobs.quarantine(&bad).unwrap());
+        assert!(blobs.open_blob(&digest).unwrap().is_none());
+        assert_eq!(blobs.losses(), 1);
+        let kept = dir.path().join("quarantine").join(format!("sha256-{}", digest.hex()));
+        assert_eq!(fs::read(kept).unwrap(), b"baad");
+        put(&blobs, dir.path(), &digest, b"good");
+        assert_eq!(blobs.open_blob(&digest).unwrap().unwrap().read_all(9).unwrap(), "good");
+        // Whoever finds the old file bad only now does not take the new one away.
+        assert!(!blobs.quarantine(&bad).unwrap());
+        assert!(blobs.open_blob(&digest).unwrap().is_some());
+    }
+
+    #[test]
+    fn the_quarantine_keeps_the_newest_and_stays_small() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = open(dir.path());
+        let digests: Vec<Digest> =
+            (0..=QUARANTINED).map(|number| Digest::of(Algorithm::Sha256, &number.to_le_bytes())).collect();
+        for digest in &digests {
+            put(&blobs, dir.path(), digest, b"bad");
+            assert!(blobs.quarantine(&blobs.open_blob(digest).unwrap().unwrap()).unwrap());
+        }
+        let kept = || fs::read_dir(dir.path().join("quarantine")).unwrap().count();
+        assert_eq!(kept(), QUARANTINED);
+        // A sparse file: only its length counts here.
+        let large = Digest::of(Algorithm::Sha256, b"large");
+        put(&blobs, dir.path(), &large, b"");
+        fs::File::options()
+            .write(true)
+            .open(blobs.path(&large))
+            .unwrap()
+            .set_len(QUARANTINED_BYTES + 1)
+            .unwrap();
+        assert!(blobs.quarantine(&blobs.open_blob(&large).unwrap().unwrap()).unwrap());
+        assert_eq!(kept(), 0, "what is too large for the quarantine takes its whole room");
+    }
+
+    #[test]
+    fn only_what_came_lately_and_is_whole_makes_another_copy_needless() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = open(dir.path());
+        let digest = Digest::of(Algorithm::Sha256, b"good");
+        assert!(!blobs.came_lately(&digest, 4).unwrap());
+        put(&blobs, dir.path(), &digest, b"good");
+        assert!(blobs.came_lately(&digest, 4).unwrap() && !blobs.came_lately(&digest, 5).unwrap());
+        fs::remove_file(blobs.path(&digest)).unwrap();
+        assert!(!blobs.came_lately(&digest, 4).unwrap());
     }
 }

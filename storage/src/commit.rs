@@ -15,6 +15,7 @@ use crate::block::{Block, RAW};
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::fail;
+use crate::files::is_full;
 use crate::fold::Signal;
 use crate::inner::Inner;
 use crate::journal::{CidBytes, CommitEntry, Entry, Journal, Position, Target};
@@ -112,6 +113,8 @@ pub(crate) enum Change {
     },
     Adopt(Adoption),
     Other(Entry),
+    /// A fold after which the journal goes on in a new file, so that those before it can go.
+    Renew(Entry),
 }
 
 #[derive(Debug)]
@@ -148,7 +151,11 @@ pub(crate) fn run(
         }
         let entries: Vec<Entry> = batch.iter().map(|request| request.change.entry()).collect();
         let first_position = journal.next();
-        if let Err(error) = journal.append(&entries) {
+        let mut appended = journal.append(&entries);
+        if appended.as_ref().is_err_and(is_full) && inner.ballast.release() {
+            appended = journal.append(&entries);
+        }
+        if let Err(error) = appended {
             let error = StoreError::from(error);
             tracing::error!(%error, "the journal could not be written");
             for request in batch {
@@ -159,7 +166,7 @@ pub(crate) fn run(
         }
         let mut soon = false;
         let mut commits = Vec::new();
-        let mut folded = false;
+        let (mut folded, mut renew) = (false, false);
         for ((request, entry), position) in batch.into_iter().zip(&entries).zip(first_position..) {
             if let Err(error) = inner.apply(position, entry) {
                 inner.index_failed(&error);
@@ -172,6 +179,7 @@ pub(crate) fn run(
                     }
                 }
                 Change::Other(Entry::Fold { .. }) => folded = true,
+                Change::Renew(_) => (folded, renew) = (true, true),
                 Change::Other(_) => {}
             }
             fail::point("journal.apply.after");
@@ -193,7 +201,7 @@ pub(crate) fn run(
             let _ = folder.try_send(Signal::Changed { soon });
         }
         if (folded || journal.is_long())
-            && let Err(error) = tidy(inner, &mut journal)
+            && let Err(error) = tidy(inner, &mut journal, renew)
         {
             tracing::warn!(%error, "old journal files stay until the next fold");
         }
@@ -201,9 +209,13 @@ pub(crate) fn run(
 }
 
 /// Closes a long journal file and drops those that a fold, or the state of a later one, has covered.
-fn tidy(inner: &Inner, journal: &mut Journal) -> Result<(), StoreError> {
+fn tidy(inner: &Inner, journal: &mut Journal, renew: bool) -> Result<(), StoreError> {
     let state = inner.state();
-    journal.rotate(&state)?;
+    if renew {
+        journal.begin_file(&state)?;
+    } else {
+        journal.rotate(&state)?;
+    }
     // Without changes that wait for a fold, the state at the head of the last file says it all.
     let covers = if inner.pending() == 0 { journal.next() - 1 } else { state.covers };
     if journal.has_covered(covers) {
@@ -241,7 +253,7 @@ impl Change {
                 sequence: adoption.sequence,
                 record: ByteBuf::from(adoption.record.to_vec()),
             },
-            Self::Other(entry) => entry.clone(),
+            Self::Other(entry) | Self::Renew(entry) => entry.clone(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::block::BlockError;
 use crate::digest::Digest;
+use crate::files::is_full;
 
 /// Why a data directory does not open. Each message is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,13 @@ pub enum StoreError {
         "the disk is full: {free} bytes are free and {reserve} are kept in reserve; make room and push again"
     )]
     Full { free: u64, reserve: u64 },
+    /// The disk itself refused, below every reserve.
+    #[error("the disk is full; make room and push again")]
+    NoSpace,
+    #[error("there are {limit} unfinished uploads, and none of them is old; try again later")]
+    TooManyUploads { limit: usize },
+    #[error("the index is being built anew; try again in a moment")]
+    Rebuilding,
     #[error("there is no such upload")]
     UploadUnknown,
     #[error("another request is writing to this upload")]
@@ -52,13 +60,15 @@ pub enum StoreError {
     Index(Arc<str>),
     #[error("what was to be removed has changed since")]
     Changed,
+    #[error("it was ended before it was done")]
+    Cancelled,
     #[error("the store is closed")]
     Closed,
 }
 
 impl From<io::Error> for StoreError {
     fn from(error: io::Error) -> Self {
-        Self::Io(Arc::new(error))
+        if is_full(&error) { Self::NoSpace } else { Self::Io(Arc::new(error)) }
     }
 }
 
@@ -75,6 +85,7 @@ impl From<StoreError> for BlockError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Io(error) => Self::Io(io::Error::new(error.kind(), error)),
+            StoreError::NoSpace => Self::Io(io::ErrorKind::StorageFull.into()),
             other => Self::Index(other.to_string()),
         }
     }

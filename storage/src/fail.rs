@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// `NAME` or `NAME:N`: abort at the N-th pass of the point.
 pub const VARIABLE: &str = "SAMPAN_FAILPOINT";
 
-pub const POINTS: [&str; 21] = [
+pub const POINTS: [&str; 22] = [
     "upload.sync.before",
     "upload.sync.after",
     "upload.rename.after",
     "upload.directory.after",
+    "quarantine.rename.after",
     "journal.append.before",
     "journal.append.half",
     "journal.append.after",

@@ -19,6 +19,11 @@ pub fn make_directory(dir: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
+/// Whether an operation failed for want of space.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Replaces a file as a whole: readers see the old or the new content, also after a power cut.
 pub fn write_whole(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));

@@ -32,8 +32,11 @@ pub(crate) enum Signal {
     Changed {
         soon: bool,
     },
-    /// Fold now and say when it is done.
-    Now(oneshot::Sender<Result<(), StoreError>>),
+    /// Fold now and say when it is done; the journal goes on in a new file if it is to be renewed.
+    Now {
+        reply: oneshot::Sender<Result<(), StoreError>>,
+        renew: bool,
+    },
 }
 
 /// Runs until the committer is gone.
@@ -42,6 +45,7 @@ pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, sign
     let mut last = Instant::now();
     let mut due: Option<Instant> = None;
     let mut waiting = Vec::new();
+    let mut renewing = false;
     loop {
         let signal = match due {
             Some(at) => signals.recv_timeout(at.saturating_duration_since(Instant::now())),
@@ -54,7 +58,8 @@ pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, sign
                 due = Some(due.map_or(at, |due| due.min(at)));
                 continue;
             }
-            Ok(Signal::Now(reply)) => {
+            Ok(Signal::Now { reply, renew }) => {
+                renewing |= renew;
                 waiting.push(reply);
                 due = Some(Instant::now());
                 continue;
@@ -63,15 +68,20 @@ pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, sign
             Err(RecvTimeoutError::Disconnected) => return,
         }
         last = Instant::now();
-        let folded = fold(inner, requests);
+        let folded = fold(inner, requests, renewing);
         waiting.drain(..).for_each(|reply: oneshot::Sender<_>| drop(reply.send(folded.clone())));
         due = match &folded {
             Ok(()) => {
+                renewing = false;
+                inner.ballast.restore();
                 compactor.look(inner);
                 None
             }
             Err(StoreError::Closed) => return,
             Err(error) => {
+                if matches!(error, StoreError::NoSpace) {
+                    inner.ballast.release();
+                }
                 tracing::warn!(%error, "the tree could not be folded; trying again");
                 Some(last + RETRY)
             }
@@ -79,9 +89,9 @@ pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, sign
     }
 }
 
-fn fold(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>) -> Result<(), StoreError> {
+fn fold(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, renew: bool) -> Result<(), StoreError> {
     let (base, sequence, covers, changes, pending) = inner.fold_input();
-    if changes.is_empty() {
+    if changes.is_empty() && !renew {
         return Ok(());
     }
     let applied = tree::apply(inner.as_ref(), &base, &changes)?;
@@ -102,7 +112,8 @@ fn fold(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>) -> Result<(), 
     }
     let (reply, answer) = oneshot::channel();
     let sender = requests.upgrade().ok_or(StoreError::Closed)?;
-    sender.blocking_send(Request { change: Change::Other(entry), reply }).map_err(|_| StoreError::Closed)?;
+    let change = if renew { Change::Renew(entry) } else { Change::Other(entry) };
+    sender.blocking_send(Request { change, reply }).map_err(|_| StoreError::Closed)?;
     drop(sender);
     let _: Position = answer.blocking_recv().map_err(|_| StoreError::Closed)??;
     fail::point("fold.entry.after");

@@ -3,9 +3,14 @@
 //! The only room that knows sled. Everything here is derived from blobs, packs and journal; whoever deletes `db/`
 //! loses time, not data. Values stay small and the cache too (sled keeps large values badly), and a commit point is
 //! made by syncing sled's file ourselves, because its own flush is none.
+//!
+//! One failed write poisons sled until it is opened anew. Then the index is *down*: writes are passed over, lists are
+//! refused, leaves are not found, and the keeper ([`crate::keeper`]) begins an empty one and fills it from the trees.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use cid::Cid;
 use multihash::Multihash;
@@ -63,93 +68,167 @@ pub(crate) enum Row<'a> {
     Referrer(&'a str, &'a Digest, &'a Digest),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Index {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     path: PathBuf,
-    db: sled::Db,
+    standing: RwLock<Standing>,
+    /// Wakes the keeper; `None` when the store closes.
+    keeper: Mutex<Option<SyncSender<()>>>,
+}
+
+#[derive(Clone, Debug)]
+enum Standing {
+    Up(Db),
+    /// Begun anew: rows are written, and lists are not whole yet.
+    Filling(Db),
+    Down,
+}
+
+#[derive(Clone, Debug)]
+struct Db {
+    sled: sled::Db,
     blocks: sled::Tree,
     lists: sled::Tree,
     meta: sled::Tree,
 }
 
 impl Index {
-    /// Opens the index, or begins an empty one where it is missing, damaged or of another form.
-    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        match Self::try_open(path) {
-            Ok(index) => Ok(index),
-            Err(error) => {
-                tracing::warn!(%error, "the index does not open and is built anew");
-                std::fs::remove_dir_all(path)?;
-                Self::try_open(path)
-            }
+    /// Opens the index, or begins an empty one where it is missing, damaged or of another form. Where not even that
+    /// succeeds it is down, and the keeper is told.
+    pub(crate) fn open(path: &Path, keeper: SyncSender<()>) -> Self {
+        let standing = RwLock::new(Standing::Down);
+        let keeper = Mutex::new(Some(keeper));
+        let index = Self { shared: Arc::new(Shared { path: path.to_owned(), standing, keeper }) };
+        let opened = Db::open(path).or_else(|error| {
+            tracing::warn!(%error, "the index does not open and is built anew");
+            Db::anew(path)
+        });
+        match opened {
+            Ok(db) => index.stand(Standing::Up(db)),
+            Err(error) => index.give_up(&error),
         }
-    }
-
-    fn try_open(path: &Path) -> Result<Self, StoreError> {
-        let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(Some(1000));
-        let db = config.open().map_err(failed)?;
-        let tree = |name| db.open_tree(name).map_err(failed);
-        let (blocks, lists, meta) = (tree("blocks")?, tree("lists")?, tree("meta")?);
-        let index = Self { path: path.to_owned(), db, blocks, lists, meta };
-        if index.meta.get("format").map_err(failed)?.is_none_or(|format| *format != *FORMAT) {
-            index.clear()?;
-        }
-        Ok(index)
+        index
     }
 
     pub(crate) fn clear(&self) -> Result<(), StoreError> {
-        self.meta.clear().map_err(failed)?;
-        self.blocks.clear().map_err(failed)?;
-        self.lists.clear().map_err(failed)?;
-        self.meta.insert("format", FORMAT).map_err(failed)?;
+        self.write(Db::clear)
+    }
+
+    /// Throws away what there is and begins to fill an empty index.
+    pub(crate) fn begin_anew(&self) -> Result<(), StoreError> {
+        self.stand(Standing::Down);
+        let db = Db::anew(&self.shared.path)?;
+        self.stand(Standing::Filling(db));
         Ok(())
+    }
+
+    /// Everything up to this entry is in the index: lists are whole again.
+    pub(crate) fn end_filling(&self, applied: Position) -> Result<(), StoreError> {
+        let mut standing = self.shared.standing.write().unwrap_or_else(PoisonError::into_inner);
+        if let Standing::Filling(db) = &*standing {
+            db.set_applied(applied).map_err(failed)?;
+            let db = db.clone();
+            *standing = Standing::Up(db);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.standing(), Standing::Up(_))
+    }
+
+    /// What it says is wrong, or could not be written: from here on it says nothing, until it is built anew.
+    pub(crate) fn give_up(&self, error: &StoreError) {
+        {
+            let mut standing = self.shared.standing.write().unwrap_or_else(PoisonError::into_inner);
+            if matches!(*standing, Standing::Up(_) | Standing::Filling(_)) {
+                tracing::error!(%error, "the index failed and is built anew");
+            }
+            *standing = Standing::Down;
+        }
+        if let Some(keeper) = &*self.shared.keeper.lock().unwrap_or_else(PoisonError::into_inner) {
+            // A full queue holds a signal that is as good as this one.
+            let _ = keeper.try_send(());
+        }
+    }
+
+    /// Ends the keeper.
+    pub(crate) fn close(&self) {
+        self.shared.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.shared.keeper.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// Journal entries up to here are in the index.
     pub(crate) fn applied(&self) -> Result<Position, StoreError> {
-        Ok(number(self.meta.get("applied").map_err(failed)?))
+        let Standing::Up(db) = self.standing() else { return Ok(0) };
+        Ok(number(db.meta.get("applied").map_err(|error| self.failed(error))?))
     }
 
+    /// While the index is being filled it holds no whole beginning of the journal, and says so.
     pub(crate) fn set_applied(&self, position: Position) -> Result<(), StoreError> {
-        self.meta.insert("applied", &position.to_be_bytes()).map_err(failed)?;
-        Ok(())
+        let Standing::Up(db) = self.standing() else { return Ok(()) };
+        db.set_applied(position).map_err(|error| self.failed(error))
     }
 
     /// Makes what was written so far durable.
     pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(failed)?;
+        self.write(|db| db.sled.flush())?;
+        if matches!(self.standing(), Standing::Down) {
+            return Ok(());
+        }
         // sled 0.34 keeps its log in this one file and only starts the write-back of it.
-        File::open(self.path.join("db"))?.sync_data()?;
-        Ok(())
+        let synced = File::open(self.shared.path.join("db")).and_then(|file| file.sync_data());
+        synced.map_err(|error| {
+            let error = StoreError::from(error);
+            self.give_up(&error);
+            error
+        })
     }
 
     pub(crate) fn put_blocks(&self, rows: &[(Cid, Holder)]) -> Result<(), StoreError> {
         for rows in rows.chunks(BATCH) {
-            let mut batch = sled::Batch::default();
-            for (cid, holder) in rows {
-                batch.insert(block_key(cid.hash(), holder), holder.encode());
-            }
-            self.blocks.apply_batch(batch).map_err(failed)?;
+            self.write(|db| {
+                let mut batch = sled::Batch::default();
+                for (cid, holder) in rows {
+                    batch.insert(block_key(cid.hash(), holder), holder.encode());
+                }
+                db.blocks.apply_batch(batch)
+            })?;
         }
         Ok(())
     }
 
     /// Removes the rows whose holder is not wanted any more. Walks all rows.
     pub(crate) fn retain_blocks(&self, keep: &mut dyn FnMut(&Holder) -> bool) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
-        let mut rows = 0;
-        for row in &self.blocks {
-            let (key, value) = row.map_err(failed)?;
-            if Holder::decode(&value).is_none_or(|holder| !keep(&holder)) {
-                batch.remove(key);
-                rows += 1;
+        self.write(|db| {
+            let mut batch = sled::Batch::default();
+            let mut rows = 0;
+            for row in &db.blocks {
+                let (key, value) = row?;
+                if Holder::decode(&value).is_none_or(|holder| !keep(&holder)) {
+                    batch.remove(key);
+                    rows += 1;
+                }
+                if rows == BATCH {
+                    db.blocks.apply_batch(std::mem::take(&mut batch))?;
+                    rows = 0;
+                }
             }
-            if rows == BATCH {
-                self.blocks.apply_batch(std::mem::take(&mut batch)).map_err(failed)?;
-                rows = 0;
-            }
-        }
-        self.blocks.apply_batch(batch).map_err(failed)
+            db.blocks.apply_batch(batch)
+        })
+    }
+
+    /// Removes one of the rows that [`Self::leaves`] has shown.
+    pub(crate) fn remove_leaf(&self, hash: &Multihash<64>, holder: &Holder) -> Result<(), StoreError> {
+        self.write(|db| db.blocks.remove(block_key(hash, holder)))
     }
 
     /// Everyone who holds the bytes of this hash.
@@ -157,27 +236,44 @@ impl Index {
         &self,
         hash: &Multihash<64>,
     ) -> impl Iterator<Item = Result<Holder, StoreError>> + use<> {
-        self.blocks.scan_prefix(hash.to_bytes()).values().filter_map(|value| match value {
+        let index = self.clone();
+        let rows = self.db().map(|db| db.blocks.scan_prefix(hash.to_bytes()).values());
+        rows.into_iter().flatten().filter_map(move |value| match value {
             Ok(value) => Holder::decode(&value).map(Ok),
-            Err(error) => Some(Err(failed(error))),
+            Err(error) => Some(Err(index.failed(error))),
+        })
+    }
+
+    /// All rows that say where leaves lie, by hash. What cannot be read as a row is passed over.
+    pub(crate) fn leaves(&self) -> impl Iterator<Item = Result<(Multihash<64>, Holder), StoreError>> + use<> {
+        let index = self.clone();
+        let rows = self.db().map(|db| db.blocks.iter());
+        rows.into_iter().flatten().filter_map(move |row| match row {
+            Ok((key, value)) => Some(Ok((Multihash::read(&mut key.as_ref()).ok()?, Holder::decode(&value)?))),
+            Err(error) => Some(Err(index.failed(error))),
         })
     }
 
     pub(crate) fn put_row(&self, tree: TreeKey, row: Row<'_>, value: &[u8]) -> Result<(), StoreError> {
-        self.lists.insert(row_key(tree, row), value).map_err(failed)?;
-        Ok(())
+        self.write(|db| db.lists.insert(row_key(tree, row), value))
     }
 
     pub(crate) fn remove_row(&self, tree: TreeKey, row: Row<'_>) -> Result<(), StoreError> {
-        self.lists.remove(row_key(tree, row)).map_err(failed)?;
-        Ok(())
+        self.write(|db| db.lists.remove(row_key(tree, row)))
+    }
+
+    /// The value of a row, if there is one.
+    pub(crate) fn row(&self, tree: TreeKey, row: Row<'_>) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = self.lists()?.get(row_key(tree, row)).map_err(|error| self.failed(error))?;
+        Ok(value.map(|value| value.to_vec()))
     }
 
     /// Whether any row begins like this one without its last field.
     pub(crate) fn has_siblings(&self, tree: TreeKey, row: Row<'_>) -> Result<bool, StoreError> {
         let mut key = row_key(tree, row);
         key.truncate(key.iter().rposition(|byte| *byte == 0).map_or(0, |at| at + 1));
-        Ok(self.lists.scan_prefix(key).next().transpose().map_err(failed)?.is_some())
+        let Some(db) = self.db() else { return Ok(false) };
+        Ok(db.lists.scan_prefix(key).next().transpose().map_err(|error| self.failed(error))?.is_some())
     }
 
     /// The last fields and values of the rows that begin like `row` without its last field, in byte order, from
@@ -188,23 +284,6 @@ impl Index {
         row: Row<'_>,
     ) -> impl Iterator<Item = Result<(String, Vec<u8>), StoreError>> + use<> {
         self.after_key(row_key(tree, row))
-    }
-
-    fn after_key(
-        &self,
-        start: Vec<u8>,
-    ) -> impl Iterator<Item = Result<(String, Vec<u8>), StoreError>> + use<> {
-        let prefix = start.iter().rposition(|byte| *byte == 0).map_or(0, |at| at + 1);
-        let head = start.get(..prefix).unwrap_or_default().to_vec();
-        // An empty last field starts at the beginning; a key that equals it does not exist.
-        let range = (std::ops::Bound::Excluded(start), std::ops::Bound::Unbounded);
-        self.lists.range::<Vec<u8>, _>(range).map_while(move |item| match item {
-            Ok((key, value)) => {
-                let last = key.strip_prefix(head.as_slice())?;
-                Some(Ok((String::from_utf8_lossy(last).into_owned(), value.to_vec())))
-            }
-            Err(error) => Some(Err(failed(error))),
-        })
     }
 
     /// Like [`Self::after`] for the referrers of a subject.
@@ -220,10 +299,125 @@ impl Index {
         self.after_key(row_key_of(tree, b'f', &[repository, &subject, &last]))
     }
 
+    /// Every row of a tree: its kind's letter and its fields. What is no row is passed over.
+    pub(crate) fn rows(
+        &self,
+        tree: TreeKey,
+    ) -> impl Iterator<Item = Result<(u8, Vec<String>), StoreError>> + use<> {
+        let index = self.clone();
+        let rows = self.db().map(|db| db.lists.scan_prefix(tree.0).keys());
+        rows.into_iter().flatten().filter_map(move |key| match key {
+            Ok(key) => {
+                let (kind, fields) = key.strip_prefix(&tree.0)?.split_first()?;
+                let text = String::from_utf8_lossy(fields.strip_prefix(&[0])?).into_owned();
+                Some(Ok((*kind, text.split('\0').map(str::to_owned).collect())))
+            }
+            Err(error) => Some(Err(index.failed(error))),
+        })
+    }
+
     pub(crate) fn drop_tree(&self, tree: TreeKey) -> Result<(), StoreError> {
-        for key in self.lists.scan_prefix(tree.0).keys() {
-            self.lists.remove(key.map_err(failed)?).map_err(failed)?;
+        self.write(|db| {
+            for key in db.lists.scan_prefix(tree.0).keys() {
+                db.lists.remove(key?)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn after_key(
+        &self,
+        start: Vec<u8>,
+    ) -> impl Iterator<Item = Result<(String, Vec<u8>), StoreError>> + use<> {
+        let prefix = start.iter().rposition(|byte| *byte == 0).map_or(0, |at| at + 1);
+        let head = start.get(..prefix).unwrap_or_default().to_vec();
+        let index = self.clone();
+        let (rows, refused) = match self.lists() {
+            // An empty last field starts at the beginning; a key that equals it does not exist.
+            Ok(lists) => {
+                let range = (std::ops::Bound::Excluded(start), std::ops::Bound::Unbounded);
+                (Some(lists.range::<Vec<u8>, _>(range)), None)
+            }
+            Err(error) => (None, Some(Err(error))),
+        };
+        let rows = rows.into_iter().flatten().map_while(move |item| match item {
+            Ok((key, value)) => {
+                let last = key.strip_prefix(head.as_slice())?;
+                Some(Ok((String::from_utf8_lossy(last).into_owned(), value.to_vec())))
+            }
+            Err(error) => Some(Err(index.failed(error))),
+        });
+        refused.into_iter().chain(rows)
+    }
+
+    fn standing(&self) -> Standing {
+        self.shared.standing.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn stand(&self, standing: Standing) {
+        *self.shared.standing.write().unwrap_or_else(PoisonError::into_inner) = standing;
+    }
+
+    /// Where rows are read and written, whole or not.
+    fn db(&self) -> Option<Db> {
+        match self.standing() {
+            Standing::Up(db) | Standing::Filling(db) => Some(db),
+            Standing::Down => None,
         }
+    }
+
+    /// Lists are read when they are whole.
+    fn lists(&self) -> Result<sled::Tree, StoreError> {
+        match self.standing() {
+            Standing::Up(db) => Ok(db.lists),
+            Standing::Filling(_) | Standing::Down => Err(StoreError::Rebuilding),
+        }
+    }
+
+    /// An index that is down takes everything: whoever builds it anew finds it in the trees.
+    fn write<T>(&self, write: impl FnOnce(&Db) -> sled::Result<T>) -> Result<(), StoreError> {
+        let Some(db) = self.db() else { return Ok(()) };
+        write(&db).map(drop).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: sled::Error) -> StoreError {
+        let error = failed(error);
+        self.give_up(&error);
+        error
+    }
+}
+
+impl Db {
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(Some(1000));
+        let sled = config.open().map_err(failed)?;
+        let tree = |name| sled.open_tree(name).map_err(failed);
+        let (blocks, lists, meta) = (tree("blocks")?, tree("lists")?, tree("meta")?);
+        let db = Self { sled, blocks, lists, meta };
+        if db.meta.get("format").map_err(failed)?.is_none_or(|format| *format != *FORMAT) {
+            db.clear().map_err(failed)?;
+        }
+        Ok(db)
+    }
+
+    /// An empty one in place of what lies there, which others may still have open.
+    fn anew(path: &Path) -> Result<Self, StoreError> {
+        match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Self::open(path),
+        }
+    }
+
+    fn clear(&self) -> sled::Result<()> {
+        self.meta.clear()?;
+        self.blocks.clear()?;
+        self.lists.clear()?;
+        self.meta.insert("format", FORMAT)?;
+        Ok(())
+    }
+
+    fn set_applied(&self, position: Position) -> sled::Result<()> {
+        self.meta.insert("applied", &position.to_be_bytes())?;
         Ok(())
     }
 }
@@ -303,7 +497,8 @@ mod tests {
 
     fn open() -> (tempfile::TempDir, Index) {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(&dir.path().join("db")).unwrap();
+        let (keeper, _) = std::sync::mpsc::sync_channel(1);
+        let index = Index::open(&dir.path().join("db"), keeper);
         (dir, index)
     }
 
@@ -348,8 +543,37 @@ mod tests {
         index.checkpoint().unwrap();
         drop(index);
         let db = dir.path().join("db");
-        assert_eq!(Index::open(&db).unwrap().applied().unwrap(), 9);
+        let applied = || {
+            let (keeper, _) = std::sync::mpsc::sync_channel(1);
+            Index::open(&db, keeper).applied().unwrap()
+        };
+        assert_eq!(applied(), 9);
         std::fs::write(db.join("db"), [0xa5; 4096]).unwrap();
-        assert_eq!(Index::open(&db).unwrap().applied().unwrap(), 0);
+        assert_eq!(applied(), 0);
+    }
+
+    #[test]
+    fn an_index_that_is_down_refuses_lists_until_it_is_filled_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (keeper, signals) = std::sync::mpsc::sync_channel(1);
+        let index = Index::open(&dir.path().join("db"), keeper);
+        let row = Row::Tag("repo", "a");
+        index.put_row(TreeKey::MINE, row, b"old").unwrap();
+        index.set_applied(9).unwrap();
+        index.give_up(&StoreError::Closed);
+        signals.try_recv().unwrap();
+        let listed = |index: &Index| index.after(TreeKey::MINE, Row::Tag("repo", "")).next();
+        assert!(matches!(listed(&index), Some(Err(StoreError::Rebuilding))));
+        index.put_row(TreeKey::MINE, row, b"passed over").unwrap();
+        assert_eq!(index.holders(cid_of(RAW, b"leaf").hash()).count(), 0);
+
+        index.begin_anew().unwrap();
+        index.put_row(TreeKey::MINE, row, b"new").unwrap();
+        index.set_applied(10).unwrap();
+        assert_eq!(index.applied().unwrap(), 0, "it is not whole");
+        assert!(matches!(listed(&index), Some(Err(StoreError::Rebuilding))));
+        index.end_filling(8).unwrap();
+        assert_eq!(listed(&index).unwrap().unwrap(), ("a".into(), b"new".to_vec()));
+        assert_eq!(index.applied().unwrap(), 8);
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -29,6 +28,8 @@ use crate::overlay::Overlay;
 use crate::pack::Packs;
 use crate::pins::Pins;
 use crate::recent::Recent;
+use crate::running::Running;
+use crate::space::Ballast;
 use crate::tree::{Change, Difference};
 use crate::upload::Uploads;
 
@@ -44,7 +45,11 @@ pub(crate) struct Inner {
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) view: RwLock<View>,
-    pub(crate) damaged: AtomicBool,
+    /// Held while rows of the lists and the view change together, so that whoever builds the index anew can put
+    /// in what a tree says just now.
+    pub(crate) rows: Mutex<()>,
+    pub(crate) ballast: Ballast,
+    pub(crate) running: Running,
     pub(crate) folded: watch::Sender<u64>,
     pub(crate) past_roots: Mutex<PastRoots>,
     pub(crate) recent: Mutex<Recent>,
@@ -126,6 +131,7 @@ impl Inner {
 
     /// Makes a durable entry visible.
     pub(crate) fn apply(&self, position: Position, entry: &Entry) -> Result<(), StoreError> {
+        let _rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let listed = match entry {
             Entry::Commit(commit) => self.list_commit(commit),
             Entry::Unfollow { name } => self.index.drop_tree(TreeKey::followed(name)),
@@ -135,10 +141,9 @@ impl Inner {
         listed
     }
 
-    /// The index is derived: what failed here is made good by building it anew at the next start.
+    /// The index is derived: what failed here is made good by building it anew.
     pub(crate) fn index_failed(&self, error: &StoreError) {
-        tracing::error!(%error, "the index could not be written; it is built anew at the next start");
-        self.damaged.store(true, Ordering::SeqCst);
+        self.index.give_up(error);
     }
 
     pub(crate) fn list_commit(&self, commit: &CommitEntry) -> Result<(), StoreError> {
@@ -161,6 +166,7 @@ impl Inner {
     /// Rows of a followed tree after it has moved to another root.
     pub(crate) fn apply_differences(&self, name: &str, differences: &[Difference]) -> Result<(), StoreError> {
         let tree = TreeKey::followed(name);
+        let _rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         for difference in differences {
             match &difference.new {
                 Some(entry) => self.list_put(tree, &difference.path, || self.get(&entry.cid))?,
@@ -194,7 +200,7 @@ impl Inner {
     }
 
     /// A commit removes a link or the directory that holds it, nothing higher.
-    fn list_remove(&self, tree: TreeKey, path: &str) -> Result<(), StoreError> {
+    pub(crate) fn list_remove(&self, tree: TreeKey, path: &str) -> Result<(), StoreError> {
         let below =
             ["", "/link", "/current/link"].iter().find_map(|tail| layout::parse(&format!("{path}{tail}")));
         match below {
@@ -363,7 +369,7 @@ pub(crate) fn form_of(cid: &Cid, bytes: &Bytes) -> Option<(Form, Block)> {
     build(Form::RawNode).or_else(|| build(Form::File))
 }
 
-fn wrap(form: Form, bytes: Bytes) -> Bytes {
+pub(crate) fn wrap(form: Form, bytes: Bytes) -> Bytes {
     let kind = match form {
         Form::Raw => return bytes,
         Form::File => unixfs::Kind::File,

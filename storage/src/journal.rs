@@ -171,6 +171,8 @@ pub struct Journal {
     /// Length of the last file up to the last whole entry.
     len: u64,
     next: Position,
+    /// The file may be longer than that: a write failed, and so did cutting its part off.
+    torn: bool,
 }
 
 /// What lies in the journal at start.
@@ -254,7 +256,7 @@ impl Journal {
             len = length;
             file
         };
-        let journal = Self { dir: dir.to_owned(), segments, file, len, next };
+        let journal = Self { dir: dir.to_owned(), segments, file, len, next, torn: false };
         Ok((journal, Replay { state, entries, before }))
     }
 
@@ -274,12 +276,16 @@ impl Journal {
         for entry in entries {
             encode(entry, &mut frames)?;
         }
+        if self.torn {
+            self.cut()?;
+        }
         fail::point("journal.append.before");
-        let written = self.write(&frames);
-        if let Err(error) = written {
-            // Whatever part arrived must not be read at the next start.
-            self.file.set_len(self.len)?;
-            self.file.sync_data()?;
+        if let Err(error) = self.write(&frames) {
+            // Whatever part arrived must not be read at the next start. Until it is cut off nothing is appended.
+            self.torn = true;
+            if let Err(error) = self.cut() {
+                tracing::warn!(%error, "a part of a journal entry stays until it can be cut off");
+            }
             return Err(error);
         }
         fail::point("journal.sync.after");
@@ -297,6 +303,13 @@ impl Journal {
         self.file.sync_data()
     }
 
+    fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(self.len)?;
+        self.file.sync_data()?;
+        self.torn = false;
+        Ok(())
+    }
+
     /// Whether the last file is long enough to be closed.
     pub fn is_long(&self) -> bool {
         self.len >= ROTATE_AT
@@ -304,8 +317,17 @@ impl Journal {
 
     /// Starts a new file when the last one is long enough.
     pub fn rotate(&mut self, state: &State) -> io::Result<bool> {
-        if !self.is_long() {
-            return Ok(false);
+        if self.is_long() {
+            self.begin_file(state)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Closes the last file and starts a new one.
+    pub fn begin_file(&mut self, state: &State) -> io::Result<()> {
+        if self.torn {
+            self.cut()?;
         }
         fail::point("journal.rotate.before");
         let (segment, file, len) = create(&self.dir, self.next, state)?;
@@ -314,7 +336,7 @@ impl Journal {
         self.file = file;
         self.len = len;
         self.next += 1;
-        Ok(true)
+        Ok(())
     }
 
     /// Whether files lie here of which every entry is covered.
@@ -331,6 +353,11 @@ impl Journal {
         }
         sync_directory(&self.dir)
     }
+}
+
+/// First position and path of each file, in order.
+pub(crate) fn files(dir: &Path) -> io::Result<Vec<(Position, PathBuf)>> {
+    Ok(list(dir)?.into_iter().map(|segment| (segment.first, segment.path)).collect())
 }
 
 fn list(dir: &Path) -> io::Result<VecDeque<Segment>> {
@@ -356,6 +383,7 @@ fn create(dir: &Path, first: Position, state: &State) -> io::Result<(Segment, Fi
     if let Err(error) = written {
         // The old file goes on; one with a later number beside it would be read as its successor.
         fs::remove_file(&path)?;
+        sync_directory(dir)?;
         return Err(error);
     }
     Ok((Segment { first, path }, file, frame.len() as u64))
@@ -443,6 +471,29 @@ mod tests {
             assert_eq!(replay.entries.len(), 2, "cut at {len}");
             assert_eq!(journal.len, whole);
         }
+    }
+
+    #[test]
+    fn a_write_that_failed_leaves_nothing_that_could_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(dir.path()).unwrap();
+        journal.append(&[commit("a")]).unwrap();
+        let path = file(dir.path());
+        // A file that takes no writes, and not even a cut.
+        let writable = std::mem::replace(&mut journal.file, File::open(&path).unwrap());
+        assert!(journal.append(&[commit("refused")]).is_err());
+        assert!(journal.torn && journal.append(&[commit("refused")]).is_err());
+        // What a write may have left: a whole entry that nobody was told of, where the next one ends.
+        let mut entry = Vec::new();
+        encode(&commit("refused"), &mut entry).unwrap();
+        encode(&commit("refused"), &mut entry).unwrap();
+        writable.write_all_at(&entry, journal.len).unwrap();
+        journal.file = writable;
+        journal.append(&[commit("allowed")]).unwrap();
+        drop(journal);
+        let (_, replay) = Journal::open(dir.path()).unwrap();
+        let entries: Vec<_> = replay.entries.into_iter().skip(1).map(|(_, entry)| entry).collect();
+        assert_eq!(entries, [commit("a"), commit("allowed")]);
     }
 
     #[test]

@@ -71,6 +71,12 @@ impl Overlay {
         self.changes.values().filter_map(|(_, target)| target.map(|target| target.cid.0)).collect()
     }
 
+    /// Paths that were put, and what they point to.
+    pub(crate) fn puts(&self) -> Vec<(String, Cid)> {
+        let puts = self.changes.iter().filter_map(|(path, (_, target))| Some((path, (*target)?)));
+        puts.map(|(path, target)| (path.clone(), target.cid.0)).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.changes.len()
     }

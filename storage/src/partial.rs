@@ -123,8 +123,11 @@ impl Partial {
         self.file.sync_data()?;
         self.inner.packs.sync()?;
         self.inner.blobs.adopt(&self.path, &self.digest)?;
-        self.inner.index_blob(&self.digest, root)?;
-        self.inner.index.checkpoint()?;
+        // The blob is here, whatever becomes of the rows.
+        let indexed = self.inner.index_blob(&self.digest, root);
+        if let Err(error) = indexed.and_then(|()| self.inner.index.checkpoint()) {
+            self.inner.index_failed(&error);
+        }
         let blob = self.inner.blobs.open_blob(&self.digest)?;
         blob.ok_or_else(|| StoreError::from(io::Error::from(io::ErrorKind::NotFound)))
     }

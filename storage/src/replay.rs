@@ -32,6 +32,10 @@ pub(crate) fn replay(inner: &Inner, replay: &Replay, next: Position) -> Result<(
     view.overlay.forget(replay.state.covers);
     *inner.view.write().unwrap_or_else(std::sync::PoisonError::into_inner) = view;
 
+    if !inner.index.is_up() {
+        // The keeper does all of this as soon as it can.
+        return Ok(());
+    }
     if anew {
         walk_trees(inner, &replay.state)?;
     }

@@ -3,10 +3,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cid::Cid;
@@ -24,13 +23,15 @@ use crate::fold::{self, Signal};
 use crate::index::{Index, Row, TreeKey};
 use crate::inner::{self, Inner, View};
 use crate::journal::{Entry, Follow, Journal, State};
+use crate::keeper;
 use crate::name::{RepositoryName, Tag};
 use crate::pack::Packs;
 use crate::partial::Partial;
 use crate::pins::{Claim, Pin, Pins};
 use crate::recent::Recent;
 use crate::replay::replay;
-use crate::space::{Reserve, Space};
+use crate::running::Running;
+use crate::space::{Ballast, Reserve, Space};
 use crate::sweep::{self, Sweep, Swept};
 use crate::upload::{Upload, UploadId, Uploads};
 use crate::view::Tree;
@@ -42,15 +43,14 @@ const SIGNALS: usize = 4;
 /// What may lie in a directory that becomes a data directory: what a start that failed left, the swarm key of a
 /// private network, and what ext4 puts into the root of a disk.
 const OURS: [&str; 5] = ["LOCK", "VERSION.new", "keys", "swarm.key", "lost+found"];
-const DIRECTORIES: [&str; 6] = ["blobs", "packs", "journal", "partial", "uploads", "keys"];
+const DIRECTORIES: [&str; 7] = ["blobs", "packs", "journal", "partial", "uploads", "quarantine", "keys"];
 
 /// An open data directory. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
     dir: Arc<Path>,
-    requests: mpsc::Sender<Request>,
-    signals: std::sync::mpsc::SyncSender<Signal>,
+    lines: Arc<RwLock<Option<Lines>>>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
@@ -66,18 +66,30 @@ pub struct Figures {
     pub uploads: u64,
 }
 
+/// How the threads are spoken to. They end when the last of it is gone.
+#[derive(Clone, Debug)]
+struct Lines {
+    requests: mpsc::Sender<Request>,
+    signals: std::sync::mpsc::SyncSender<Signal>,
+}
+
 impl Store {
     /// Opens a data directory and makes it where there is none. Blocks for as long as the replay takes.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         let lock = prepare(dir)?;
+        // First, so that what follows can be written.
+        let ballast = Ballast::open(dir);
         let io = |path: PathBuf| move |source| OpenError::Io { path, source };
         for name in DIRECTORIES {
             make_directory(&dir.join(name), if name == "keys" { 0o700 } else { 0o755 })
                 .map_err(io(dir.join(name)))?;
         }
-        let index = Index::open(&dir.join("db"))?;
+        let running = Running::open(dir).map_err(io(dir.to_owned()))?;
+        let (keeper, failures) = std::sync::mpsc::sync_channel(SIGNALS);
+        let index = Index::open(&dir.join("db"), keeper);
         let packs = Packs::open(&dir.join("packs"))?;
-        let blobs = Arc::new(Blobs::open(&dir.join("blobs")).map_err(io(dir.join("blobs")))?);
+        let blobs = Blobs::open(&dir.join("blobs"), &dir.join("quarantine"));
+        let blobs = Arc::new(blobs.map_err(io(dir.join("blobs")))?);
         let pins = Arc::new(Pins::default());
         let uploads =
             Uploads::open(&dir.join("uploads"), Arc::clone(&blobs), Arc::clone(&pins), Reserve::new(dir))
@@ -91,7 +103,9 @@ impl Store {
             blobs,
             uploads: Arc::new(uploads),
             view: RwLock::new(View::new(State::default())),
-            damaged: AtomicBool::new(false),
+            rows: Mutex::default(),
+            ballast,
+            running,
             folded: watch::Sender::new(entries.state.sequence),
             past_roots: Mutex::new(PastRoots::default()),
             recent: Mutex::new(Recent::default()),
@@ -102,10 +116,15 @@ impl Store {
             _lock: lock,
         });
         replay(&inner, &entries, journal.next())?;
-        Ok(Self::start(inner, dir, journal))
+        Ok(Self::start(inner, dir, journal, failures))
     }
 
-    fn start(inner: Arc<Inner>, dir: &Path, journal: Journal) -> Self {
+    fn start(
+        inner: Arc<Inner>,
+        dir: &Path,
+        journal: Journal,
+        failures: std::sync::mpsc::Receiver<()>,
+    ) -> Self {
         let (requests, receiver) = mpsc::channel(commit::QUEUE);
         let (signals, received) = std::sync::mpsc::sync_channel(SIGNALS);
         let committer = {
@@ -116,25 +135,43 @@ impl Store {
             let (inner, requests) = (Arc::clone(&inner), requests.downgrade());
             std::thread::spawn(move || fold::run(&inner, &requests, &received))
         };
+        let keeper = {
+            let inner = Arc::downgrade(&inner);
+            std::thread::spawn(move || keeper::run(&inner, &failures))
+        };
         if inner.pending() > 0 {
             let _ = signals.try_send(Signal::Changed { soon: true });
         }
-        let threads = Arc::new(Mutex::new(vec![committer, folder]));
-        Self { inner, dir: dir.into(), requests, signals, threads }
+        let threads = Arc::new(Mutex::new(vec![committer, folder, keeper]));
+        let lines = Arc::new(RwLock::new(Some(Lines { requests, signals })));
+        Self { inner, dir: dir.into(), lines, threads }
     }
 
-    /// Folds what is left, makes the index durable and ends the threads. Blocks; call it once, on the last clone.
+    /// Folds what is left, makes the index durable and ends the threads. Blocks. Other clones may live on; they can read, and nothing else.
     pub fn close(self) -> Result<(), StoreError> {
         let folded = self.fold_blocking();
-        let checkpoint =
-            if self.is_damaged() { self.inner.index.clear() } else { self.inner.index.checkpoint() };
-        let Self { requests, signals, threads, .. } = self;
-        drop((requests, signals));
+        let checkpoint = self.inner.index.checkpoint();
+        self.inner.index.close();
+        let Self { inner, lines, threads, .. } = self;
+        // What another clone asks from here on is told that the store is closed.
+        *lines.write().unwrap_or_else(PoisonError::into_inner) = None;
         for thread in threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             // A thread that panicked has been logged; its work is in the journal.
             let _ = thread.join();
         }
-        folded.and(checkpoint)
+        let closed = folded.and(checkpoint);
+        if closed.is_ok() {
+            inner.running.end()?;
+        }
+        closed
+    }
+
+    fn lines(&self) -> Result<Lines, StoreError> {
+        self.lines.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StoreError::Closed)
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
     }
 
     pub fn dir(&self) -> &Path {
@@ -146,15 +183,15 @@ impl Store {
         Ok(self.inner.uploads.space()?)
     }
 
-    /// The index has failed; what it says may be wrong until it is built anew at the next start.
+    /// The index has failed and is being built anew: lists are refused.
     pub fn is_damaged(&self) -> bool {
-        self.inner.damaged.load(Ordering::SeqCst)
+        !self.inner.index.is_up()
     }
 
     /// Cheap: nothing is walked and no blob is looked at.
     pub fn figures(&self) -> Figures {
         Figures {
-            journal_position: self.generation(),
+            journal_position: self.inner.view.read().unwrap_or_else(PoisonError::into_inner).position,
             sequence: *self.inner.folded.borrow(),
             pack_bytes: self.inner.packs.total(),
             uploads: self.inner.uploads.open_sessions() as u64,
@@ -168,7 +205,13 @@ impl Store {
 
     /// A number that is another one after every change of what can be read.
     pub fn generation(&self) -> u64 {
-        self.inner.view.read().unwrap_or_else(PoisonError::into_inner).position
+        // Both only grow, so their sum does.
+        self.inner.view.read().unwrap_or_else(PoisonError::into_inner).position + self.losses()
+    }
+
+    /// Blobs that went into quarantine since the start: whoever keeps content in memory forgets it when this grows.
+    pub fn losses(&self) -> u64 {
+        self.inner.blobs.losses()
     }
 
     /// Root of my tree as last folded.
@@ -321,6 +364,11 @@ impl Store {
         self.inner.uploads.cancel(repository, id)
     }
 
+    /// Removes uploads to which nothing was written for so long. Returns how many.
+    pub fn purge_uploads(&self, older_than: Duration) -> Result<usize, StoreError> {
+        self.inner.uploads.purge(older_than)
+    }
+
     /// A small blob, durable under its digest when this returns.
     pub fn put_blob(&self, algorithm: Algorithm, bytes: &[u8]) -> Result<StoredBlob, StoreError> {
         self.inner.uploads.put(algorithm, bytes)
@@ -338,7 +386,7 @@ impl Store {
     pub fn commit_blocking(&self, commit: Commit) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         let request = Request { change: commit.into_change(), reply };
-        self.requests.blocking_send(request).map_err(|_| StoreError::Closed)?;
+        self.lines()?.requests.blocking_send(request).map_err(|_| StoreError::Closed)?;
         answer.blocking_recv().map_err(|_| StoreError::Closed)?.map(drop)
     }
 
@@ -397,7 +445,7 @@ impl Store {
 
     async fn request(&self, change: Change) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request { change, reply }).await.map_err(|_| StoreError::Closed)?;
+        self.lines()?.requests.send(Request { change, reply }).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?.map(drop)
     }
 
@@ -420,7 +468,7 @@ impl Store {
     /// Waits until everything that was committed before is folded into a root.
     pub async fn fold(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.signals.send(Signal::Now(reply)).map_err(|_| StoreError::Closed)?;
+        self.lines()?.signals.send(Signal::Now { reply, renew: false }).map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -431,8 +479,12 @@ impl Store {
 
     /// The same for a caller that has no async thread.
     pub fn fold_blocking(&self) -> Result<(), StoreError> {
+        self.fold_now(false)
+    }
+
+    pub(crate) fn fold_now(&self, renew: bool) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.signals.send(Signal::Now(reply)).map_err(|_| StoreError::Closed)?;
+        self.lines()?.signals.send(Signal::Now { reply, renew }).map_err(|_| StoreError::Closed)?;
         answer.blocking_recv().map_err(|_| StoreError::Closed)?
     }
 }

@@ -9,26 +9,26 @@ use crate::{
     Tag, TreeKey, layout,
 };
 
-struct Image {
-    layer: StoredBlob,
-    manifest: StoredBlob,
+pub(crate) struct Image {
+    pub(crate) layer: StoredBlob,
+    pub(crate) manifest: StoredBlob,
 }
 
-fn repository() -> RepositoryName {
+pub(crate) fn repository() -> RepositoryName {
     "foo/bar".parse().unwrap()
 }
 
-fn bytes(seed: u8, len: usize) -> Vec<u8> {
+pub(crate) fn bytes(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 31 % 251) as u8 ^ seed).collect()
 }
 
-fn now<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(future)
 }
 
 /// A layer, a manifest and a tag, as a registry commits them.
-fn push(store: &Store, tag: &str, seed: u8, len: usize) -> Image {
+pub(crate) fn push(store: &Store, tag: &str, seed: u8, len: usize) -> Image {
     let repository = repository();
     let content = bytes(seed, len);
     let mut upload = store.begin_upload(&repository, None).unwrap();
@@ -51,7 +51,7 @@ fn push(store: &Store, tag: &str, seed: u8, len: usize) -> Image {
     Image { layer, manifest }
 }
 
-fn check(store: &Store, tag: &str, image: &Image) {
+pub(crate) fn check(store: &Store, tag: &str, image: &Image) {
     let repository = repository();
     let mine = store.mine();
     let link =
@@ -189,7 +189,7 @@ fn a_followed_root_is_adopted_with_its_lists_and_survives() {
     assert_eq!(store.trees().len(), 1);
 }
 
-fn adopt(
+pub(crate) fn adopt(
     store: &Store,
     publisher: &Store,
     name: &str,
@@ -358,4 +358,14 @@ fn a_sweep_leaves_what_a_followed_tree_names() {
     assert!(store.blob(&orphan).unwrap().is_none() && store.blob(&digest).unwrap().is_some());
     now(store.unfollow("k51")).unwrap();
     assert_eq!(swept(false), [digest]);
+}
+
+#[test]
+fn a_closed_store_ends_its_threads_whoever_holds_a_clone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let clone = store.clone();
+    store.close().unwrap();
+    assert!(matches!(now(clone.commit(Commit::new())), Err(StoreError::Closed)));
+    assert!(matches!(clone.fold_blocking(), Err(StoreError::Closed)));
 }

@@ -10,33 +10,34 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use uuid::Uuid;
 
 use crate::blobs::{Blobs, StoredBlob};
-use crate::block::{RAW, cid_from_sha256};
-use crate::dag::file::{CHUNK, FileBuilder};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::StoreError;
 use crate::fail;
 use crate::name::RepositoryName;
 use crate::pins::{Pin, Pins};
 use crate::space::{Reserve, Space};
+use crate::stream::{StreamHash, read_through};
 use crate::writeback::Writeback;
 
 /// Hash states kept between requests; each holds an open file and some 70 bytes for each MiB uploaded.
 const MAX_IDLE: usize = 256;
-/// Below this a second thread costs more than it saves.
-const PARALLEL: usize = 128 * 1024;
-/// A thread that only hashes.
-const STACK: usize = 64 * 1024;
 /// How much is written between two looks at the free space.
 const SPACE_CHECK: u64 = 16 * 1024 * 1024;
-/// Sessions that nobody touched for this long are removed at start, as Distribution does after a week.
-const MAX_AGE: Duration = Duration::from_hours(7 * 24);
+/// Sessions that lie on the disk, idle or not: each costs two files, and a client could begin them for ever.
+const MAX_SESSIONS: usize = 10_000;
+/// When there are too many, so many of the oldest go at once, so that not each new one has to look at all.
+const PURGED_AT_ONCE: usize = 100;
+/// But none whose client may only be slow.
+const SPARED: Duration = Duration::from_mins(10);
+/// After a look that found none to purge there is no other for so long.
+const NEXT_LOOK: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UploadId(Uuid);
@@ -76,24 +77,6 @@ struct Session {
     check_at: u64,
 }
 
-/// The digest of a stream and the hashes of its leaves, in one pass.
-#[derive(Clone, Debug)]
-struct StreamHash {
-    whole: Hasher,
-    algorithm: Algorithm,
-    leaves: LeafHash,
-    len: u64,
-}
-
-/// The hashes of a stream's leaves. Those of the first come from elsewhere where it is hashed anyway.
-#[derive(Clone, Debug)]
-struct LeafHash {
-    hasher: Hasher,
-    /// Bytes of the leaf that is not full.
-    filled: usize,
-    done: Vec<Digest>,
-}
-
 #[derive(Debug)]
 enum Slot {
     Busy,
@@ -107,6 +90,11 @@ pub(crate) struct Uploads {
     reserve: Reserve,
     pins: Arc<Pins>,
     slots: Mutex<HashMap<UploadId, Slot>>,
+    /// Sessions on the disk.
+    count: AtomicUsize,
+    limit: usize,
+    /// When it is worth while to look for old ones again.
+    next_look: Mutex<Option<Instant>>,
 }
 
 impl Upload {
@@ -119,7 +107,7 @@ impl Upload {
         self.session.as_ref().map_or(0, |session| session.hash.len)
     }
 
-    /// Appends bytes. After an error the session is as long as before.
+    /// Appends bytes. After an error the session is as long as before and can go on, unless the disk has failed.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.write_pieces(&[bytes])
     }
@@ -141,25 +129,40 @@ impl Upload {
                 Ok(())
             })
         };
-        session.hash.write_and_update(pieces, write)?;
-        Ok(session.writeback.grown(session.hash.len)?)
+        if let Err(error) = session.hash.write_and_update(pieces, write) {
+            // What was written of it must not take space that is wanted now.
+            session.file.set_len(offset)?;
+            return Err(error.into());
+        }
+        if let Err(error) = session.writeback.grown(session.hash.len) {
+            // Nobody knows which of the bytes are on the disk.
+            self.end();
+            return Err(error.into());
+        }
+        Ok(())
     }
 
-    /// Makes the bytes a blob: durable under its digest when this returns. A wrong digest ends the session.
+    /// Makes the bytes a blob: durable under its digest when this returns. It ends the session, also where the digest
+    /// is wrong or the disk fails.
     pub fn finish(mut self, digest: &Digest) -> Result<StoredBlob, StoreError> {
-        let session = self.session.take().ok_or(StoreError::UploadUnknown)?;
+        let session = self.session.as_mut().ok_or(StoreError::UploadUnknown)?;
         let pin = self.uploads.pins.pin(vec![*digest]);
         let finished = session.finish(&self.uploads.blobs, digest, pin);
-        let mut slots = self.uploads.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.remove(&self.id);
+        self.end();
         finished
+    }
+
+    fn end(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.uploads.end(&self.id, &session.dir);
+        }
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
         let Some(session) = self.session.take() else { return };
-        let mut slots = self.uploads.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.uploads.slots();
         if slots.len() > MAX_IDLE {
             slots.remove(&self.id);
         } else {
@@ -177,8 +180,7 @@ impl Session {
         Self { repository, dir, file, hash, writeback, check_at }
     }
 
-    fn finish(mut self, blobs: &Blobs, digest: &Digest, pin: Pin) -> Result<StoredBlob, StoreError> {
-        let data = self.dir.join("data");
+    fn finish(&mut self, blobs: &Blobs, digest: &Digest, pin: Pin) -> Result<StoredBlob, StoreError> {
         // Bytes beyond the last successful write are none of ours.
         self.file.set_len(self.hash.len)?;
         let actual = if digest.algorithm() == self.hash.algorithm {
@@ -189,169 +191,44 @@ impl Session {
             hasher.finish()
         };
         if actual != *digest {
-            fs::remove_dir_all(&self.dir)?;
             return Err(StoreError::DigestMismatch { expected: *digest, actual });
         }
-        fail::point("upload.sync.before");
-        self.writeback.finish()?;
-        fail::point("upload.sync.after");
-        blobs.adopt(&data, digest)?;
-        fs::remove_dir_all(&self.dir)?;
-        Ok(self.hash.stored(*digest, pin))
-    }
-}
-
-impl StreamHash {
-    fn new(algorithm: Algorithm) -> Self {
-        Self { whole: Hasher::new(algorithm), algorithm, leaves: LeafHash::default(), len: 0 }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        self.len += bytes.len() as u64;
-        let mut rest = bytes;
-        if self.is_at_first() {
-            // Up to here the stream's SHA-256 is the first leaf's too.
-            let (now, later) = bytes.split_at(bytes.len().min(CHUNK - self.leaves.filled));
-            self.whole.update(now);
-            self.leaves.filled += now.len();
-            if self.leaves.filled == CHUNK {
-                self.leaves.push(self.whole.clone().finish());
-            }
-            rest = later;
+        // Another upload of the same bytes was faster: these need not even reach the disk.
+        if !blobs.came_lately(digest, self.hash.len)? {
+            fail::point("upload.sync.before");
+            self.writeback.finish()?;
+            fail::point("upload.sync.after");
+            blobs.adopt(&self.dir.join("data"), digest)?;
         }
-        self.whole.update(rest);
-        self.leaves.update(rest);
+        Ok(self.hash.clone().stored(*digest, pin))
     }
-
-    /// Writes the pieces and hashes them. After an error the hashes are what they were before.
-    fn write_and_update<B: AsRef<[u8]> + Sync>(
-        &mut self,
-        pieces: &[B],
-        write: impl FnOnce() -> io::Result<()>,
-    ) -> io::Result<()> {
-        let len: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
-        if len < PARALLEL || self.is_at_first() || !has_cores() {
-            write()?;
-            for piece in pieces {
-                self.update(piece.as_ref());
-            }
-            return Ok(());
-        }
-        let before = self.leaves.mark();
-        let (whole, leaves) = (&mut self.whole, &mut self.leaves);
-        let written = thread::scope(|scope| {
-            let hash = || pieces.iter().for_each(|piece| leaves.update(piece.as_ref()));
-            let beside = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, hash);
-            let written = write();
-            if written.is_ok() && beside.is_ok() {
-                for piece in pieces {
-                    whole.update(piece.as_ref());
-                }
-            }
-            // Without a second thread nothing was hashed.
-            written.map(|()| beside.is_ok())
-        });
-        match written {
-            Ok(hashed) => {
-                if hashed {
-                    self.len += len as u64;
-                } else {
-                    for piece in pieces {
-                        self.update(piece.as_ref());
-                    }
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.leaves.go_back(before);
-                Err(error)
-            }
-        }
-    }
-
-    /// Whether the leaf being hashed is the first and has the same hash as the stream so far.
-    fn is_at_first(&self) -> bool {
-        self.leaves.done.is_empty() && self.algorithm == Algorithm::Sha256
-    }
-
-    fn stored(mut self, digest: Digest, pin: Pin) -> StoredBlob {
-        let last = self.leaves.filled as u64;
-        let first = self.is_at_first();
-        let tail = (last > 0 || self.leaves.done.is_empty())
-            .then(|| if first { self.whole.clone().finish() } else { self.leaves.take() });
-        let mut builder = FileBuilder::new();
-        for leaf in &self.leaves.done {
-            builder.push_leaf(cid_from_sha256(RAW, leaf), CHUNK as u64);
-        }
-        if let Some(tail) = tail {
-            builder.push_leaf(cid_from_sha256(RAW, &tail), last);
-        }
-        StoredBlob { digest, size: self.len, root: builder.finish(), _pin: Arc::new(pin) }
-    }
-}
-
-impl Default for LeafHash {
-    fn default() -> Self {
-        Self { hasher: Hasher::new(Algorithm::Sha256), filled: 0, done: Vec::new() }
-    }
-}
-
-impl LeafHash {
-    fn update(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let (now, rest) = bytes.split_at(bytes.len().min(CHUNK - self.filled));
-            self.hasher.update(now);
-            self.filled += now.len();
-            if self.filled == CHUNK {
-                let leaf = self.take();
-                self.push(leaf);
-            }
-            bytes = rest;
-        }
-    }
-
-    fn push(&mut self, leaf: Digest) {
-        self.filled = 0;
-        self.done.push(leaf);
-    }
-
-    fn take(&mut self) -> Digest {
-        std::mem::replace(&mut self.hasher, Hasher::new(Algorithm::Sha256)).finish()
-    }
-
-    fn mark(&self) -> (Hasher, usize, usize) {
-        (self.hasher.clone(), self.filled, self.done.len())
-    }
-
-    fn go_back(&mut self, (hasher, filled, done): (Hasher, usize, usize)) {
-        (self.hasher, self.filled) = (hasher, filled);
-        self.done.truncate(done);
-    }
-}
-
-/// Whether a second thread can run beside this one.
-fn has_cores() -> bool {
-    static CORES: OnceLock<bool> = OnceLock::new();
-    *CORES.get_or_init(|| thread::available_parallelism().is_ok_and(|cores| cores.get() > 1))
 }
 
 impl Uploads {
-    /// Takes over what an earlier process left and removes what is too old.
+    /// Takes over what an earlier process left.
     pub(crate) fn open(dir: &Path, blobs: Arc<Blobs>, pins: Arc<Pins>, reserve: Reserve) -> io::Result<Self> {
-        let now = SystemTime::now();
+        let mut count = 0;
         for item in fs::read_dir(dir)? {
             let item = item?;
-            let data = item.path().join("data");
-            let touched = fs::metadata(&data).and_then(|metadata| metadata.modified());
-            // A directory without data is what a crash left of a finished upload.
-            let old = touched.map_or(true, |at| now.duration_since(at).is_ok_and(|age| age > MAX_AGE));
-            if old && item.file_type()?.is_dir() {
-                fs::remove_dir_all(item.path())?;
-            } else if item.file_type()?.is_file() {
+            if item.file_type()?.is_file() {
                 fs::remove_file(item.path())?;
+            } else if item.path().join("data").exists() {
+                count += 1;
+            } else {
+                // What a crash left of a finished upload.
+                fs::remove_dir_all(item.path())?;
             }
         }
-        Ok(Self { dir: dir.to_owned(), blobs, reserve, pins, slots: Mutex::default() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            blobs,
+            reserve,
+            pins,
+            slots: Mutex::default(),
+            count: count.into(),
+            limit: MAX_SESSIONS,
+            next_look: Mutex::default(),
+        })
     }
 
     pub(crate) fn space(&self) -> io::Result<Space> {
@@ -360,7 +237,7 @@ impl Uploads {
 
     /// Sessions in memory, those that a request holds among them.
     pub(crate) fn open_sessions(&self) -> usize {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.slots().len()
     }
 
     pub(crate) fn begin(
@@ -369,15 +246,21 @@ impl Uploads {
         algorithm: Option<Algorithm>,
     ) -> Result<Upload, StoreError> {
         self.reserve.check()?;
+        self.make_room()?;
         let id = UploadId(Uuid::new_v4());
         let dir = self.dir.join(id.to_string());
         let algorithm = algorithm.unwrap_or_default();
-        fs::create_dir(&dir)?;
-        fs::write(dir.join("about"), format!("{repository}\n{algorithm}\n"))?;
-        let options = OpenOptions::new().read(true).write(true).create_new(true).clone();
-        let file = options.open(dir.join("data"))?;
+        let file = match prepare(&dir, &format!("{repository}\n{algorithm}\n")) {
+            Ok(file) => file,
+            Err(error) => {
+                // It may not even be there; whatever is left goes at the next start.
+                let _ = fs::remove_dir_all(&dir);
+                return Err(error.into());
+            }
+        };
+        self.count.fetch_add(1, Ordering::SeqCst);
         let session = Session::new(repository.clone(), dir, file, StreamHash::new(algorithm));
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Slot::Busy);
+        self.slots().insert(id, Slot::Busy);
         Ok(Upload { uploads: Arc::clone(self), session: Some(session), id })
     }
 
@@ -387,8 +270,7 @@ impl Uploads {
         id: &UploadId,
     ) -> Result<Upload, StoreError> {
         let slot = {
-            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            match slots.insert(*id, Slot::Busy) {
+            match self.slots().insert(*id, Slot::Busy) {
                 Some(Slot::Busy) => return Err(StoreError::UploadBusy),
                 slot => slot,
             }
@@ -409,7 +291,7 @@ impl Uploads {
                 Err(StoreError::UploadUnknown)
             }
             Err(error) => {
-                self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+                self.slots().remove(id);
                 Err(error)
             }
         }
@@ -422,10 +304,67 @@ impl Uploads {
     ) -> Result<(), StoreError> {
         let mut upload = self.resume(repository, id)?;
         if let Some(session) = upload.session.take() {
-            fs::remove_dir_all(&session.dir)?;
+            self.end(id, &session.dir);
         }
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         Ok(())
+    }
+
+    /// Removes sessions of which nothing was written for so long, but none that a request holds. Returns how many.
+    pub(crate) fn purge(&self, older_than: Duration) -> Result<usize, StoreError> {
+        Ok(self.purge_oldest(older_than, usize::MAX)?)
+    }
+
+    fn purge_oldest(&self, older_than: Duration, most: usize) -> io::Result<usize> {
+        let now = SystemTime::now();
+        let mut old = Vec::new();
+        for item in fs::read_dir(&self.dir)? {
+            let dir = item?.path();
+            let id = dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            // One that has ended since is not there to be asked.
+            let touched = fs::metadata(dir.join("data")).and_then(|data| data.modified());
+            if let (Some(id), Ok(touched)) = (id, touched)
+                && now.duration_since(touched).is_ok_and(|age| age >= older_than)
+            {
+                old.push((touched, id, dir));
+            }
+        }
+        old.sort_unstable_by_key(|(touched, ..)| *touched);
+        let mut purged = 0;
+        for (_, id, dir) in old.into_iter().take(most) {
+            // Held for as long as it takes, as a request would.
+            let slot = self.slots().insert(id, Slot::Busy);
+            if matches!(slot, Some(Slot::Busy)) {
+                continue;
+            }
+            drop(slot);
+            self.end(&id, &dir);
+            purged += 1;
+        }
+        Ok(purged)
+    }
+
+    /// Lets the oldest go when there are too many.
+    fn make_room(&self) -> Result<(), StoreError> {
+        if self.count.load(Ordering::SeqCst) < self.limit {
+            return Ok(());
+        }
+        let too_many = StoreError::TooManyUploads { limit: self.limit };
+        let mut next_look = self.next_look.lock().unwrap_or_else(PoisonError::into_inner);
+        if next_look.is_some_and(|at| Instant::now() < at) {
+            return Err(too_many);
+        }
+        let purged = self.purge_oldest(SPARED, PURGED_AT_ONCE)?;
+        *next_look = (purged == 0).then(|| Instant::now() + NEXT_LOOK);
+        if purged == 0 { Err(too_many) } else { Ok(()) }
+    }
+
+    /// Removes a session that the caller holds.
+    fn end(&self, id: &UploadId, dir: &Path) {
+        if let Err(error) = fs::remove_dir_all(dir) {
+            tracing::warn!(dir = %dir.display(), %error, "an upload that has ended could not be removed");
+        }
+        self.count.fetch_sub(1, Ordering::SeqCst);
+        self.slots().remove(id);
     }
 
     /// A small blob in one go.
@@ -438,11 +377,11 @@ impl Uploads {
         let path = self.dir.join(format!("{}.new", Uuid::new_v4()));
         let file = File::create_new(&path)?;
         let written = file.write_all_at(bytes, 0).and_then(|()| file.sync_data());
-        if let Err(error) = written {
-            fs::remove_file(&path)?;
+        if let Err(error) = written.and_then(|()| self.blobs.adopt(&path, &digest)) {
+            // If it has its place already, it stays there and is in no tree.
+            let _ = fs::remove_file(&path);
             return Err(error.into());
         }
-        self.blobs.adopt(&path, &digest)?;
         Ok(hash.stored(digest, pin))
     }
 
@@ -462,31 +401,29 @@ impl Uploads {
         read_through(&file, &mut |bytes| hash.update(bytes))?;
         Ok(Session::new(repository, dir, file, hash))
     }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<UploadId, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn read_through(file: &File, visit: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-    let mut buffer = vec![0; CHUNK];
-    let mut offset = 0;
-    loop {
-        let read = file.read_at(&mut buffer, offset)?;
-        if read == 0 {
-            return Ok(());
-        }
-        visit(buffer.get(..read).unwrap_or_default());
-        offset += read as u64;
-    }
+/// A session's directory and its empty file.
+fn prepare(dir: &Path, about: &str) -> io::Result<File> {
+    fs::create_dir(dir)?;
+    fs::write(dir.join("about"), about)?;
+    OpenOptions::new().read(true).write(true).create_new(true).open(dir.join("data"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dag::file::from_bytes;
+    use crate::dag::file::{CHUNK, from_bytes};
 
     fn open(dir: &Path) -> Arc<Uploads> {
-        for name in ["blobs", "uploads"] {
+        for name in ["blobs", "quarantine", "uploads"] {
             fs::create_dir_all(dir.join(name)).unwrap();
         }
-        let blobs = Arc::new(Blobs::open(&dir.join("blobs")).unwrap());
+        let blobs = Arc::new(Blobs::open(&dir.join("blobs"), &dir.join("quarantine")).unwrap());
         Arc::new(Uploads::open(&dir.join("uploads"), blobs, Arc::default(), Reserve::new(dir)).unwrap())
     }
 
@@ -521,23 +458,6 @@ mod tests {
     }
 
     #[test]
-    fn pieces_that_cannot_be_written_are_not_hashed() {
-        let content = bytes(4 * CHUNK);
-        let mut hash = StreamHash::new(Algorithm::Sha256);
-        let good = || Ok(());
-        let bad = || Err(io::ErrorKind::StorageFull.into());
-        for part in content.chunks(CHUNK / 2 + 9) {
-            let pieces: Vec<&[u8]> = part.chunks(40_000).collect();
-            assert!(hash.write_and_update(&pieces, bad).is_err());
-            hash.write_and_update(&pieces, good).unwrap();
-        }
-        let digest = hash.whole.clone().finish();
-        assert_eq!(digest, Digest::of(Algorithm::Sha256, &content));
-        let pin = Arc::new(Pins::default()).pin(vec![digest]);
-        assert_eq!(hash.stored(digest, pin).root.cid, from_bytes(&content).0.cid);
-    }
-
-    #[test]
     fn an_upload_goes_on_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let repository = "foo".parse().unwrap();
@@ -569,5 +489,95 @@ mod tests {
         let wrong = Digest::of(Algorithm::Sha256, b"other");
         assert!(matches!(upload.finish(&wrong), Err(StoreError::DigestMismatch { .. })));
         assert!(matches!(uploads.cancel(&mine, &id), Err(StoreError::UploadUnknown)));
+    }
+
+    fn count(dir: &Path) -> usize {
+        fs::read_dir(dir.join("uploads")).unwrap().count()
+    }
+
+    fn age(dir: &Path, upload: &UploadId, age: Duration) {
+        let data = dir.join("uploads").join(upload.to_string()).join("data");
+        File::options().write(true).open(data).unwrap().set_modified(SystemTime::now() - age).unwrap();
+    }
+
+    #[test]
+    fn old_sessions_go_and_those_in_use_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = "foo".parse().unwrap();
+        let left = *open(dir.path()).begin(&repository, None).unwrap().id();
+        let uploads = open(dir.path());
+        let busy = uploads.begin(&repository, None).unwrap();
+        let idle = *uploads.begin(&repository, None).unwrap().id();
+        let young = *uploads.begin(&repository, None).unwrap().id();
+        for id in [&left, busy.id(), &idle] {
+            age(dir.path(), id, Duration::from_hours(2));
+        }
+        assert_eq!(uploads.purge(Duration::from_hours(1)).unwrap(), 2);
+        for gone in [left, idle] {
+            assert!(matches!(uploads.resume(&repository, &gone), Err(StoreError::UploadUnknown)));
+        }
+        assert!(uploads.resume(&repository, &young).is_ok());
+        assert_eq!(busy.finish(&Digest::of(Algorithm::Sha256, b"")).unwrap().size, 0);
+        assert_eq!(uploads.count.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn beyond_the_limit_the_oldest_make_room_or_nobody_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = "foo".parse().unwrap();
+        let mut uploads = open(dir.path());
+        Arc::get_mut(&mut uploads).unwrap().limit = 3;
+        let ids: Vec<UploadId> = (0..3).map(|_| *uploads.begin(&repository, None).unwrap().id()).collect();
+        let refused = uploads.begin(&repository, None);
+        assert!(matches!(refused, Err(StoreError::TooManyUploads { limit: 3 })));
+        age(dir.path(), &ids[1], SPARED);
+        // Not looked at again so soon.
+        assert!(uploads.begin(&repository, None).is_err());
+        *uploads.next_look.lock().unwrap() = None;
+        assert!(uploads.begin(&repository, None).is_ok());
+        assert!(matches!(uploads.resume(&repository, &ids[1]), Err(StoreError::UploadUnknown)));
+        assert!(uploads.resume(&repository, &ids[0]).is_ok());
+        uploads.cancel(&repository, &ids[0]).unwrap();
+        assert!(uploads.begin(&repository, None).is_ok(), "one that has ended makes room");
+        assert_eq!(count(dir.path()), 3);
+    }
+
+    #[test]
+    fn two_uploads_of_one_blob_meet_in_one_file() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let uploads = open(dir.path());
+        let content = bytes(CHUNK + 1);
+        let digest = Digest::of(Algorithm::Sha256, &content);
+        let begin = |name: &str| {
+            let mut upload = uploads.begin(&name.parse().unwrap(), None).unwrap();
+            upload.write(&content).unwrap();
+            upload
+        };
+        let file = || fs::metadata(uploads.blobs.path(&digest)).unwrap().ino();
+        let (one, two) = (begin("one"), begin("two"));
+        let first = one.finish(&digest).unwrap();
+        let before = file();
+        let second = two.finish(&digest).unwrap();
+        assert_eq!((first.root, first.size), (second.root, second.size));
+        assert_eq!(file(), before, "the first one's file is the blob");
+        assert_eq!(count(dir.path()), 0);
+
+        // One that has lost bytes since is no reason to throw good ones away.
+        File::options().write(true).open(uploads.blobs.path(&digest)).unwrap().set_len(5).unwrap();
+        begin("three").finish(&digest).unwrap();
+        let healed = uploads.blobs.open_blob(&digest).unwrap().unwrap();
+        assert_eq!(healed.read_all(u64::MAX).unwrap(), content);
+    }
+
+    #[test]
+    fn a_wrong_digest_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let uploads = open(dir.path());
+        let mut upload = uploads.begin(&"foo".parse().unwrap(), None).unwrap();
+        upload.write(b"bytes").unwrap();
+        assert!(upload.finish(&Digest::of(Algorithm::Sha512, b"other")).is_err());
+        assert_eq!(count(dir.path()), 0);
+        assert_eq!(uploads.count.load(Ordering::SeqCst), 0);
     }
 }

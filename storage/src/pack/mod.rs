@@ -4,6 +4,7 @@
 //! the file at start; a closed one by a sorted table beside it (`.idx`). So nothing that says where a block lies can
 //! outlive the block, and a fold writes each node once.
 
+mod check;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
@@ -258,7 +259,7 @@ impl Pack {
             table
         } else {
             let mut spans = HashMap::new();
-            scan(&path(dir, id), false, &mut |cid, data, end| {
+            scan(&path(dir, id), true, &mut |cid, data, end| {
                 spans.extend(Span::before(end, data.len()).ok().map(|span| (key(&cid), span)));
             })?;
             Table::write(&table, len, &spans)?
@@ -302,8 +303,8 @@ impl Span {
     }
 }
 
-/// Visits whole blocks and the offset of their end; returns where they end. With `check` a block that does not
-/// match its CID counts as the end: after a power cut a file may be longer than what was written of it.
+/// Visits whole blocks and the offset of their end; returns where the last of them ends. With `check` a block that
+/// does not match its CID is none: after a power cut a file may be longer than what was written of it.
 fn scan(path: &Path, check: bool, visit: &mut dyn FnMut(Cid, Bytes, u64)) -> io::Result<u64> {
     let mut reader = car::Reader::new(io::BufReader::new(File::open(path)?))?;
     let mut end = reader.position();
@@ -313,7 +314,10 @@ fn scan(path: &Path, check: bool, visit: &mut dyn FnMut(Cid, Bytes, u64)) -> io:
                 end = reader.position();
                 visit(section.cid, section.data, end);
             }
-            Ok(_) => return Ok(end),
+            Ok(Some(section)) => {
+                tracing::warn!(path = %path.display(), cid = %section.cid, "a block in a pack is damaged");
+            }
+            Ok(None) => return Ok(end),
             Err(car::CarError::Io(error)) => return Err(error),
             Err(error) => {
                 tracing::debug!(path = %path.display(), at = end, %error, "the whole blocks of a pack end here");
@@ -376,6 +380,19 @@ mod tests {
         let total = packs.total();
         packs.append(&blocks(0..2500)).unwrap();
         assert_eq!(packs.total(), total, "what is stored is not stored again");
+    }
+
+    #[test]
+    fn what_lies_behind_a_damaged_block_is_not_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let packs = Packs::open(dir.path()).unwrap();
+        packs.append(&blocks(0..10)).unwrap();
+        drop(packs);
+        check::tests::flip(&path(dir.path(), 1), &block(4));
+        let packs = Packs::open(dir.path()).unwrap();
+        check(&packs, 0..4);
+        check(&packs, 5..10);
+        assert!(packs.get(block(4).cid()).unwrap().is_none());
     }
 
     #[test]

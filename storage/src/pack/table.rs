@@ -59,6 +59,15 @@ impl Table {
         Ok(Self { file: File::open(path)?, rows })
     }
 
+    /// All rows.
+    pub(super) fn rows(&self) -> io::Result<Vec<(Key, Span)>> {
+        let mut bytes = vec![0; usize::try_from(self.rows).unwrap_or(0).saturating_mul(ROW)];
+        self.file.read_exact_at(&mut bytes, HEADER)?;
+        let (rows, _) = bytes.as_chunks::<ROW>();
+        let key = |row: &[u8; ROW]| row.first_chunk().copied().unwrap_or_default();
+        Ok(rows.iter().map(|row| (key(row), span_of(row))).collect())
+    }
+
     pub(super) fn find(&self, key: &Key) -> io::Result<Option<Span>> {
         // Rows in [low, high) may hold the key.
         let (mut low, mut high) = (0, self.rows);
