@@ -87,8 +87,8 @@ registry() {
             esac
         done
     } >"$WORK/$name.yml"
-    local program=("$SAMPAN" serve --config "$WORK/$name.yml" --p2p "/ip4/127.0.0.1/tcp/$((${address##*:} - 1000))")
-    [[ $OF == distribution ]] && program=("$ROOT/tests/.cache/bin/registry" serve "$WORK/$name.yml")
+    local program=("$ROOT/tests/.cache/bin/registry" serve "$WORK/$name.yml")
+    [[ $OF == sampan ]] && program=("$SAMPAN" serve --config "$WORK/$name.yml" --p2p "/ip4/127.0.0.1/tcp/$((${address##*:} - 1000))")
     "${program[@]}" >>"$WORK/$name.log" 2>&1 &
     PIDS[$name]=$!
     while true; do
