@@ -14,6 +14,10 @@ go_tool() {
         crane) echo github.com/google/go-containerregistry/cmd/crane v0.22.1 ;;
         conformance) echo github.com/opencontainers/distribution-spec/conformance v0.0.0-20260831232431-97274622c111 ;;
         registry) echo github.com/distribution/distribution/v3/cmd/registry v3.1.2 ;;
+        regctl) echo github.com/regclient/regclient/cmd/regctl v0.11.7 ;;
+        oras) echo oras.land/oras/cmd/oras v1.3.6 ;;
+        helm) echo helm.sh/helm/v4/cmd/helm v4.3.1 ;;
+        cosign) echo github.com/sigstore/cosign/v3/cmd/cosign v3.1.3 ;;
         *) return 1 ;;
     esac
 }
@@ -25,8 +29,9 @@ debian_package() {
         ip) echo iproute2 ;;
         nginx) echo nginx-light ;;
         mkfs.ext4) echo e2fsprogs ;;
+        ctr) echo containerd ;;
         htpasswd) echo apache2-utils ;;
-        iptables | podman | skopeo | python3 | curl | jq | wrk | shellcheck | openssl) echo "$1" ;;
+        iptables | podman | buildah | skopeo | openssl | python3 | curl | jq | wrk | shellcheck) echo "$1" ;;
         *) return 1 ;;
     esac
 }
@@ -37,7 +42,7 @@ install_go() {
     local name=$1 module=$2 version=$3 stamp=$CACHE/bin/.$1-$3
     [[ -x $CACHE/bin/$name && -e $stamp ]] && return
     echo "installing $name $version"
-    GOBIN=$CACHE/bin GOFLAGS=-buildvcs=false nice go install "$module@$version"
+    GOBIN=$CACHE/bin GOFLAGS=-buildvcs=false nice -n 5 go install -p 2 -ldflags '-s -w' "$module@$version"
     touch "$stamp"
 }
 
@@ -56,7 +61,7 @@ install_debian() {
 }
 
 mkdir -p "$CACHE/bin"
-(($#)) || set -- crane conformance cargo-deny dockerd iptables podman skopeo ip mkfs.ext4 jq curl python3 shellcheck
+(($#)) || set -- crane regctl oras helm cosign conformance registry cargo-deny dockerd ctr iptables podman buildah skopeo openssl htpasswd ip mkfs.ext4 jq curl python3 shellcheck
 missing=()
 for tool in "$@"; do
     if [[ $tool == cargo-deny ]]; then
