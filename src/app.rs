@@ -252,6 +252,7 @@ impl Doors {
         let debug = debug.as_ref().map(|debug| {
             let listener = Listener::tcp(&debug.addr)
                 .with_context(|| format!("http.debug.addr is {}, which cannot be used", debug.addr))?;
+            tracing::info!("health and figures are on http://{}", listener.name());
             anyhow::Ok((listener, debug.metrics.clone()))
         });
         let options = http::Options { tls, h2c: *h2c, drain: *drain };

@@ -17,7 +17,7 @@ pub(crate) enum Realm {
     Redirect(String),
     /// A path of ours on the host that was asked; the other challenge is for requests that name no host.
     Own {
-        path: &'static str,
+        path: String,
         basic: String,
     },
 }
@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn the_realm_is_on_the_host_that_was_asked() {
-        let own = bearer(Realm::Own { path: "/auth/token", basic: "Sampan".to_owned() }, None, None);
+        let own =
+            bearer(Realm::Own { path: "/auth/token".to_owned(), basic: "Sampan".to_owned() }, None, None);
         let realm = |challenge: &Challenge, here: &Here| {
             challenge.header(Some(here)).split('"').nth(1).map(str::to_owned)
         };

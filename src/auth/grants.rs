@@ -39,6 +39,12 @@ impl Grants {
         self.catalog
     }
 
+    /// Repositories that may be pulled from.
+    pub(super) fn pulled(&self) -> impl Iterator<Item = &str> {
+        let pulled = self.repositories.iter().filter(|(_, actions)| actions.contains(Action::Pull));
+        pulled.map(|(name, _)| name.as_str())
+    }
+
     pub(super) fn of_access(list: &[Access]) -> Self {
         let mut grants = Self::default();
         for Access { kind, name, actions } in list {

@@ -1,5 +1,6 @@
 //! Tokens of an issuer elsewhere, verified as Distribution's `token` authentication does.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::StartError;
@@ -9,6 +10,7 @@ use super::grants::Grants;
 use super::jwt::{Token, TokenError};
 use super::keys::{Bundle, KeySet, TrustedKey};
 use super::settings::TokenSettings;
+use super::shown::Shown;
 use super::signature::Algorithm;
 use super::watched::Watched;
 use super::{LOOK_EVERY, read_error};
@@ -22,6 +24,7 @@ pub(super) struct Issuer {
     algorithms: Vec<Algorithm>,
     keys: Option<Watched<KeySet>>,
     bundle: Option<Watched<Bundle>>,
+    shown: Shown,
 }
 
 impl Issuer {
@@ -39,6 +42,7 @@ impl Issuer {
             algorithms: settings.algorithms.clone(),
             keys: keys.transpose()?,
             bundle: bundle.transpose()?,
+            shown: Shown::default(),
         })
     }
 
@@ -54,7 +58,14 @@ impl Issuer {
         let claims = token.claims()?;
         claims.check(&self.name, &self.service, SystemTime::now())?;
         let grants = Grants::of_access(claims.access.as_deref().unwrap_or_default());
-        Ok(Caller { identity: Identity::Bearer(claims.sub.as_str().into()), limits: Some(grants) })
+        let holder = claims.sub.as_str().into();
+        self.shown.note(&holder, &grants, claims.exp, SystemTime::now());
+        Ok(Caller { identity: Identity::Bearer(holder), limits: Some(grants) })
+    }
+
+    /// Whether another token of the same holder has let it pull there a short while ago.
+    pub(super) fn has_shown(&self, holder: &Arc<str>, repository: &str) -> bool {
+        self.shown.may_pull(holder, repository, SystemTime::now())
     }
 
     pub(super) fn challenge(&self, scope: Option<String>, error: Option<&'static str>) -> Challenge {

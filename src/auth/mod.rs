@@ -20,9 +20,10 @@ mod rules;
 mod seal;
 mod service;
 mod settings;
+mod shown;
 mod signature;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watched;
 
 use std::path::Path;
@@ -150,7 +151,7 @@ impl Auth {
     pub(crate) fn with(settings: &Settings, lane: Lane) -> Result<Self, StartError> {
         let mode = match settings {
             Settings::Token(token) => Mode::Tokens(Issuer::open(token)?),
-            Settings::Htpasswd { realm, path, rules } => {
+            Settings::Htpasswd { realm, path, rules, token_path } => {
                 let file = Watched::open(path, parse_htpasswd, LOOK_EVERY).map_err(|error| match error {
                     FileError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
                         StartError::NoPasswords(path.display().to_string())
@@ -158,7 +159,8 @@ impl Auth {
                     other => read_error(path, other),
                 })?;
                 let mixed = rules.allow_somewhere(&Identity::Anonymous(Place::Here), Action::Pull);
-                let service = if mixed { Some(Service::new(random_key()?, realm.clone())) } else { None };
+                let service = |key| Service::new(key, realm.clone(), token_path.clone());
+                let service = mixed.then(random_key).transpose()?.map(service);
                 let logins = Logins::new(file, lane, random_key()?);
                 Mode::Passwords {
                     realm: realm.clone(),
@@ -253,6 +255,11 @@ impl Auth {
 
     /// Whether the caller may pull here: what lists, mounts and links across repositories show.
     pub(crate) fn sees(&self, caller: &Caller, repository: &RepositoryName) -> bool {
+        if let (Mode::Tokens(issuer), Identity::Bearer(holder)) = (&*self.0, &caller.identity)
+            && issuer.has_shown(holder, repository.as_str())
+        {
+            return true;
+        }
         self.may(caller, Ask::Repository(repository, Action::Pull)) == Verdict::Allowed
     }
 

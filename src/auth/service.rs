@@ -33,6 +33,8 @@ const ALGORITHM: &str = "HS256";
 pub(super) struct Service {
     key: hmac::Key,
     realm: String,
+    /// Of the URL at which tokens are asked for.
+    path: String,
 }
 
 /// The answer of the service, in the form of Distribution's token specification.
@@ -46,8 +48,8 @@ pub(crate) struct Grant {
 }
 
 impl Service {
-    pub(super) fn new(key: hmac::Key, realm: String) -> Self {
-        Self { key, realm }
+    pub(super) fn new(key: hmac::Key, realm: String, path: String) -> Self {
+        Self { key, realm, path }
     }
 
     /// A token for the user, or for an anonymous client, with those of the scopes that the rules allow.
@@ -97,7 +99,7 @@ impl Service {
     }
 
     pub(super) fn challenge(&self, scope: Option<String>, error: Option<&'static str>) -> Challenge {
-        let realm = Realm::Own { path: TOKEN_PATH, basic: self.realm.clone() };
+        let realm = Realm::Own { path: self.path.clone(), basic: self.realm.clone() };
         Challenge::Bearer { realm, service: SERVICE.to_owned(), scope, error }
     }
 

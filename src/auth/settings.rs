@@ -9,7 +9,13 @@ use super::signature::Algorithm;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Settings {
     /// Passwords in a file, and rules that say who may do what.
-    Htpasswd { realm: String, path: PathBuf, rules: Rules },
+    Htpasswd {
+        realm: String,
+        path: PathBuf,
+        rules: Rules,
+        /// Where this registry gives tokens itself, with the prefix of all its paths.
+        token_path: String,
+    },
     /// Tokens of an issuer, who says who may do what.
     Token(TokenSettings),
 }

@@ -95,7 +95,9 @@ fn htpasswd(said: &Said) -> Result<Settings, Problem> {
         (Some((rules, _)), None) => rules,
         (None, anonymous) => plain_rules(super::choice(anonymous).map(|(anonymous, _)| anonymous)),
     };
-    Ok(Settings::Htpasswd { realm, path: PathBuf::from(path), rules })
+    let prefix = said.text("http.prefix").map(|(prefix, _)| prefix).unwrap_or_default();
+    let token_path = format!("{}{TOKEN_PATH}", prefix.trim_end_matches('/'));
+    Ok(Settings::Htpasswd { realm, path: PathBuf::from(path), rules, token_path })
 }
 
 /// Why a registry with rules has no other word on anonymous clients.

@@ -11,6 +11,8 @@ use actix_web::http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderMap, ORIGIN,
 use actix_web::http::uri::Authority;
 
 use super::error::HttpError;
+use super::server::Secure;
+use super::tls::PeerCertificate;
 use crate::auth::{
     Ask, Auth, Caller, Challenge, Credentials, Here, LoginError, Malformed, Place, Scheme, Stranger, Verdict,
 };
@@ -27,11 +29,6 @@ pub(crate) struct Access {
     pub(crate) loopback: bool,
 }
 
-/// The name in the client certificate that TLS has verified for a connection. Whoever accepts the connection puts it
-/// there (`HttpServer::on_connect`).
-#[derive(Clone, Debug)]
-pub(crate) struct ClientCertificate(pub(crate) String);
-
 impl Access {
     /// Who the request is from. `ask` is what it will ask, so that who fails to log in hears how to.
     pub(crate) async fn identify(&self, request: &HttpRequest, ask: Ask<'_>) -> Result<Caller, HttpError> {
@@ -39,7 +36,7 @@ impl Access {
         if self.auth.is_open() {
             return Ok(Caller::anonymous(place));
         }
-        let certificate = request.conn_data::<ClientCertificate>().map(|name| name.0.as_str());
+        let certificate = request.conn_data::<PeerCertificate>().and_then(|name| name.0.as_deref());
         let login = |error| failed(request, error, &self.auth.challenge_after(error, ask));
         let credentials = credentials(request)?.transpose().map_err(login)?;
         self.auth.identify(credentials, certificate, place).await.map_err(login)
@@ -111,7 +108,7 @@ fn here(request: &HttpRequest) -> Option<Here> {
             (Some(scheme), None) if scheme == b"http" => Some(Scheme::Http),
             _ => None,
         };
-    Some(Here { host, secure: request.app_config().secure(), forwarded })
+    Some(Here { host, secure: request.conn_data::<Secure>().is_some(), forwarded })
 }
 
 /// The one `Host` header, or the authority of HTTP/2. Two hosts are none.

@@ -59,7 +59,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, state: &web::Data<State>) 
         .app_data(state.clone())
         .route(&format!("{prefix}/healthz"), web::get().to(health::healthz))
         .route(&format!("{prefix}/readyz"), web::get().to(health::readyz));
-    token::configure(config);
+    token::routes(config, prefix);
     v2::routes(config, prefix);
 }
 

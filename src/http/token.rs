@@ -11,8 +11,9 @@ use super::v2::path::PathError;
 use super::v2::query::Query;
 use crate::auth::TOKEN_PATH;
 
-pub(crate) fn configure(config: &mut web::ServiceConfig) {
-    config.route(TOKEN_PATH, web::to(serve));
+/// Adds the route, below the prefix.
+pub(super) fn routes(config: &mut web::ServiceConfig, prefix: &str) {
+    config.route(&format!("{prefix}{TOKEN_PATH}"), web::to(serve));
 }
 
 async fn serve(request: HttpRequest, state: web::Data<State>) -> HttpResponse {

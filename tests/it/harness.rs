@@ -33,6 +33,10 @@ pub(crate) struct Options {
     pub(crate) follow: Vec<String>,
     /// Other flags.
     pub(crate) flags: Vec<String>,
+    /// A configuration file of somebody else. Where data and ports are is said in the environment then.
+    pub(crate) file: Option<String>,
+    /// Variables of the environment.
+    pub(crate) environment: Vec<(&'static str, &'static str)>,
 }
 
 /// A data directory that nobody runs on, in a folder that goes away with it.
@@ -123,9 +127,21 @@ impl Home {
         let config = self.dir.path().join("config.yml");
         fs::write(&config, self.configuration()).unwrap();
         let addr = if self.options.addr.is_empty() { "127.0.0.1:0" } else { self.options.addr };
-        let mut command =
-            self.command(&["serve", "--addr", addr, "--p2p", "/ip4/127.0.0.1/tcp/0", "--config"]);
-        command.arg(config).args(&self.options.flags).stdout(Stdio::piped()).stderr(self.log_file());
+        let mut command = if self.options.file.is_some() {
+            let mut command = self.bare();
+            command.args(["serve", "--p2p", "/ip4/127.0.0.1/tcp/0", "--config"]).arg(config);
+            command
+                .env("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", self.data())
+                .env("REGISTRY_HTTP_ADDR", addr);
+            command
+        } else {
+            let mut command =
+                self.command(&["serve", "--addr", addr, "--p2p", "/ip4/127.0.0.1/tcp/0", "--config"]);
+            command.arg(config);
+            command
+        };
+        command.args(&self.options.flags).envs(self.options.environment.iter().copied());
+        command.stdout(Stdio::piped()).stderr(self.log_file());
         let mut process = Process(command.spawn().unwrap());
         let stdout = process.0.stdout.take().unwrap();
         let greeting = timeout(DEADLINE, spawn_blocking(move || greeting(stdout)));
@@ -134,7 +150,8 @@ impl Home {
             let line = greeting.iter().find_map(|line| line.trim().strip_prefix(what));
             line.unwrap_or_else(|| panic!("no {what} in {greeting:?}\n{}", self.log())).trim().to_owned()
         };
-        let http = told("registry").trim_start_matches("http://").parse().unwrap();
+        let url = told("registry");
+        let http = url.split_once("://").unwrap().1.parse().unwrap();
         let server = Server {
             name: told("name"),
             peer: told("peer"),
@@ -145,7 +162,9 @@ impl Home {
             home: self,
         };
         // The port is bound before the greeting; who answers there has opened its control socket too.
-        assert_eq!(server.get("/v2/").await.status(), 200);
+        if url.starts_with("http://") && server.home.options.file.is_none() {
+            assert_eq!(server.get("/v2/").await.status(), 200);
+        }
         server
     }
 
@@ -175,9 +194,14 @@ impl Home {
 
     /// The end of what its servers have logged.
     fn log(&self) -> String {
-        let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        let log = self.whole_log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
+
+    /// All that its servers have logged.
+    pub(crate) fn whole_log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     fn log_file(&self) -> File {
@@ -185,8 +209,15 @@ impl Home {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.bare();
+        command.arg("--data").arg(self.data()).args(arguments);
+        command
+    }
+
+    /// The program without a word.
+    pub(crate) fn bare(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sampan"));
-        command.arg("--data").arg(self.data()).args(arguments).stdin(Stdio::null());
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
         for variable in ENVIRONMENT {
             command.env_remove(variable);
         }
@@ -194,7 +225,10 @@ impl Home {
     }
 
     fn configuration(&self) -> String {
-        let Options { peers, follow, .. } = &self.options;
+        let Options { peers, follow, file, .. } = &self.options;
+        if let Some(file) = file {
+            return file.clone();
+        }
         format!("ipfs:\n  peers: {}\n  follow: {}\n", Value::from(peers.clone()), Value::from(follow.clone()))
     }
 }

@@ -10,8 +10,10 @@ mod wire;
 
 mod access;
 mod command_line;
+mod configuration;
 mod durable;
 mod fixtures;
 mod following;
 mod push_pull;
 mod tidy;
+mod verify;

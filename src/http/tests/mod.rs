@@ -3,6 +3,7 @@
 mod access;
 mod blobs;
 mod bounds;
+mod damage;
 mod following;
 mod front;
 mod lists;
