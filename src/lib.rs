@@ -5,6 +5,8 @@ mod app;
 mod cli;
 mod config;
 mod control;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod http;
 mod registry;
 mod sync;

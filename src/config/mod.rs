@@ -4,6 +4,8 @@
 //! The file has the shape of CNCF Distribution's, with a section `ipfs` for what a registry without a node lacks.
 
 mod file;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod keys;
 mod said;
 mod source;

@@ -8,7 +8,7 @@ mod error;
 mod range;
 #[cfg(test)]
 mod tests;
-mod v2;
+pub(crate) mod v2;
 
 use std::io;
 use std::net::TcpListener;

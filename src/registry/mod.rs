@@ -12,6 +12,8 @@ mod cache;
 mod delete;
 mod descriptor;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod lists;
 mod manifest;
 mod manifests;
