@@ -6,6 +6,8 @@ mod auth;
 mod cli;
 mod config;
 mod control;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod http;
 mod metrics;
 mod registry;

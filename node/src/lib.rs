@@ -8,6 +8,8 @@
 //! This crate knows no HTTP and no registry. libp2p's types end here, but for [`PeerId`] and [`Multiaddr`].
 
 pub mod bitswap;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 pub mod ipns;
 pub mod key;
 pub mod name;

@@ -6,6 +6,8 @@
 mod auth;
 mod file;
 mod form;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod keys;
 mod reader;
 mod retention;

@@ -232,7 +232,7 @@ impl Gathering {
 
     /// One `REGISTRY_…` variable, named by the rest.
     fn variable(&mut self, name: &str, rest: &str, value: &str) {
-        let source = Source::Environment(name.to_owned());
+        let source = Source::Environment(shown(name));
         let path = rest.to_ascii_lowercase().replace('_', ".");
         let owner = keys::KEYS.iter().find(|key| key.kind.is_open() && keys::is_below(&path, key.path));
         let element = path.rsplit_once('.').and_then(|(list, place)| {

@@ -409,3 +409,10 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_variable_with_a_name_that_no_terminal_shall_see_is_told_in_one_line() {
+    let (_, warnings) = configure("", &[("REGISTRY_FOO\u{1b}[2J\n", "x")], Flags::default()).unwrap();
+    assert_eq!(warnings.len(), 1);
+    assert!(!warnings.concat().contains(char::is_control), "{warnings:?}");
+}

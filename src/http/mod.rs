@@ -17,7 +17,7 @@ mod tests;
 mod tls;
 mod token;
 mod urls;
-mod v2;
+pub(crate) mod v2;
 
 use std::sync::Arc;
 

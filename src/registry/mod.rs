@@ -13,6 +13,8 @@ mod collect;
 mod delete;
 mod descriptor;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod lists;
 mod manifest;
 mod manifests;

@@ -398,7 +398,8 @@ fn set_aside(path: &Path, at: usize, tail: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn encode(entry: &Entry, out: &mut Vec<u8>) -> io::Result<()> {
+/// Appends the frame of an entry.
+pub(crate) fn encode(entry: &Entry, out: &mut Vec<u8>) -> io::Result<()> {
     let mut body = vec![VERSION];
     serde_ipld_dagcbor::to_writer(&mut body, entry).map_err(io::Error::other)?;
     let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "a journal entry of over 64 MiB");

@@ -84,7 +84,9 @@ pub fn parse(path: &str) -> Option<Item> {
     if let Some(rest) = path.strip_prefix(BLOBS) {
         let parts: Vec<&str> = rest.split('/').collect();
         return match parts.as_slice() {
-            ["", algorithm, _, hex, "data"] => Some(Item::Blob(digest(algorithm, hex)?)),
+            ["", algorithm, fan_out, hex, "data"] if hex.get(..2) == Some(fan_out) => {
+                Some(Item::Blob(digest(algorithm, hex)?))
+            }
             _ => None,
         };
     }
@@ -148,6 +150,13 @@ mod tests {
         {
             assert_eq!(parse(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn a_blob_in_the_wrong_folder_means_nothing() {
+        let path = blob(&Digest::of(Algorithm::Sha256, b"x"));
+        assert!(parse(&path).is_some());
+        assert_eq!(parse(&path.replacen("/2d/", "/2e/", 1)), None);
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub mod dag;
 pub mod digest;
 pub mod fail;
 pub mod files;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 pub mod journal;
 pub mod layout;
 pub mod name;

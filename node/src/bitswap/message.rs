@@ -436,6 +436,35 @@ fn put_varint(to: &mut BytesMut, number: u64) {
     to.put_slice(encode::u64(number, &mut encode::u64_buffer()));
 }
 
+/// Reads a message, and writes what it says again: the same is read.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Ok(message) = Message::decode(Bytes::copy_from_slice(data)) else { return };
+    let Message { full, entries, blocks, presences, .. } = message.clone();
+    assert!([entries.len(), blocks.len(), presences.len()].iter().all(|items| *items <= MAX_ITEMS));
+    assert!(blocks.iter().all(|block| block.data.len() <= MAX_BLOCK));
+    let blocks = super::verify::blocks(blocks);
+    for block in &blocks {
+        assert!(sampan_storage::block::verify(block.cid(), block.data()).is_ok());
+    }
+    let blocks: Vec<(Cid, Bytes)> = blocks.into_iter().map(sampan_storage::Block::into_parts).collect();
+    for version in Version::ALL {
+        let (entries, presences) = (entries.clone(), presences.clone());
+        let sent = Outgoing { full, entries, blocks: blocks.clone(), presences };
+        let frame = sent.encode(version).concat();
+        let Ok((length, body)) = decode::usize(&frame) else {
+            assert!(frame.is_empty());
+            continue;
+        };
+        assert_eq!(length, body.len());
+        let read = Message::decode(Bytes::copy_from_slice(body));
+        let read = read.expect("what is written can be read");
+        assert_eq!((read.full, &read.entries), (message.full, &message.entries));
+        assert_eq!(read.blocks.len(), blocks.len());
+        assert!(!version.has_presences() || read.presences == message.presences);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -23,6 +23,9 @@ mod wants;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use message::fuzz;
+
 pub use behaviour::{Behaviour, Config};
 pub use client::{Asker, Client, Closed, Session, SessionError, SessionOptions};
 pub use counters::{PeerStats, Stats};

@@ -5,6 +5,8 @@ pub(crate) mod path;
 mod base;
 mod blobs;
 mod catalog;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod manifests;
 mod paging;
 pub(super) mod query;

@@ -9,7 +9,10 @@ pub(in super::super) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(in super::super) fn of(request: &HttpRequest) -> Result<Self, QueryError> {
-        let text = request.query_string();
+        Self::read(request.query_string())
+    }
+
+    pub(super) fn read(text: &str) -> Result<Self, QueryError> {
         if text.is_empty() {
             return Ok(Self(Vec::new()));
         }

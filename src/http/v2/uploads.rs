@@ -143,7 +143,7 @@ fn window(request: &HttpRequest) -> Result<Option<Window>, QueryError> {
     Ok(Some(window))
 }
 
-fn parse_window(text: &str) -> Option<Window> {
+pub(super) fn parse_window(text: &str) -> Option<Window> {
     let range = text.strip_prefix("bytes").map_or(text, str::trim_start);
     let range = range.split('/').next()?;
     let (start, last) = range.split_once('-')?;

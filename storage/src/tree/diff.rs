@@ -41,7 +41,7 @@ pub struct Diff {
     /// Tasks that found a block missing; they are tried again with the next call.
     waiting: Vec<Task>,
     /// How many more entries may be looked at.
-    pub(super) budget: usize,
+    pub(crate) budget: usize,
 }
 
 #[derive(Debug)]

@@ -1,0 +1,48 @@
+//! Fuzz targets for what the program reads from clients and operators: each takes any bytes and checks what must hold
+//! for all of them. Those of a room stand in that room.
+//!
+//! `fuzz/` runs them under libFuzzer, the unit test below runs them over the seeds. They are in no other build.
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a target is there to panic"
+)]
+
+pub use crate::config::fuzz::configuration;
+pub use crate::http::v2::fuzz::{content_range, path, query, range};
+pub use crate::registry::fuzz::manifest;
+
+/// What a command asks the running registry.
+pub fn ask(data: &[u8]) {
+    use crate::control::Ask;
+    let Ok(ask) = serde_json::from_slice::<Ask>(data) else { return };
+    let line = serde_json::to_vec(&ask).unwrap();
+    assert!(!line.contains(&b'\n'), "a question is one line");
+    assert_eq!(format!("{:?}", serde_json::from_slice::<Ask>(&line).unwrap()), format!("{ask:?}"));
+}
+
+#[cfg(test)]
+#[path = "../fuzz/seeds.rs"]
+mod seeds;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGETS: &[seeds::Target] = &[
+        ("ask", ask),
+        ("configuration", configuration),
+        ("content_range", content_range),
+        ("manifest", manifest),
+        ("path", path),
+        ("query", query),
+        ("range", range),
+    ];
+
+    #[test]
+    fn what_must_hold_for_all_bytes_holds_for_the_seeds() {
+        seeds::run(env!("CARGO_MANIFEST_DIR"), TARGETS);
+    }
+}
