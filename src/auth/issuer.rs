@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use sampan_storage::RepositoryName;
+
 use super::StartError;
 use super::caller::{Caller, Identity};
 use super::challenge::{Challenge, Realm};
@@ -66,6 +68,10 @@ impl Issuer {
     /// Whether another token of the same holder has let it pull there a short while ago.
     pub(super) fn has_shown(&self, holder: &Arc<str>, repository: &str) -> bool {
         self.shown.may_pull(holder, repository, SystemTime::now())
+    }
+
+    pub(super) fn shown(&self, holder: &Arc<str>) -> Vec<RepositoryName> {
+        self.shown.of(holder, SystemTime::now())
     }
 
     pub(super) fn challenge(&self, scope: Option<String>, error: Option<&'static str>) -> Challenge {

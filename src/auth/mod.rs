@@ -263,6 +263,14 @@ impl Auth {
         self.may(caller, Ask::Repository(repository, Action::Pull)) == Verdict::Allowed
     }
 
+    /// Repositories that the holder of a token has pulled from or pushed to a short while ago.
+    pub(crate) fn shown(&self, caller: &Caller) -> Vec<RepositoryName> {
+        match (&*self.0, &caller.identity) {
+            (Mode::Tokens(issuer), Identity::Bearer(holder)) => issuer.shown(holder),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether the caller may pull everywhere, so that nobody needs to look.
     pub(crate) fn sees_all(&self, caller: &Caller) -> bool {
         caller.limits.is_none()

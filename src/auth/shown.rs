@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quick_cache::sync::Cache;
+use sampan_storage::RepositoryName;
 
 use super::grants::Grants;
 
@@ -36,6 +37,11 @@ impl Shown {
         }
     }
 
+    pub(super) fn of(&self, holder: &Arc<str>, now: SystemTime) -> Vec<RepositoryName> {
+        let shown = self.0.iter().filter(|((whose, _), end)| whose == holder && now < *end);
+        shown.filter_map(|((_, repository), _)| repository.parse().ok()).collect()
+    }
+
     pub(super) fn may_pull(&self, holder: &Arc<str>, repository: &str, now: SystemTime) -> bool {
         self.0.get(&(Arc::clone(holder), repository.to_owned())).is_some_and(|end| now < end)
     }
@@ -60,6 +66,7 @@ mod tests {
         shown.note(&alice, &grants, expires, now);
         shown.note(&nobody, &grants, expires, now);
         assert!(shown.may_pull(&alice, "a", now));
+        assert_eq!(shown.of(&alice, now), ["a".parse().unwrap()]);
         assert!(!shown.may_pull(&alice, "b", now), "it may push there and not pull");
         assert!(!shown.may_pull(&bob, "a", now) && !shown.may_pull(&nobody, "a", now));
         assert!(!shown.may_pull(&alice, "a", now + Duration::from_secs(61)));

@@ -5,6 +5,7 @@
 //! way like one from this machine. What proxies say of a client is never taken for who it is.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderMap, ORIGIN, VIA};
@@ -63,8 +64,9 @@ impl Access {
         if self.auth.sees_all(caller) {
             return Sight::All;
         }
+        let known = self.auth.shown(caller);
         let (auth, caller) = (self.auth.clone(), caller.clone());
-        Sight::Only(std::sync::Arc::new(move |repository| auth.sees(&caller, repository)))
+        Sight::Only { sees: Arc::new(move |repository| auth.sees(&caller, repository)), known }
     }
 
     fn place(&self, request: &HttpRequest) -> Place {

@@ -150,7 +150,10 @@ mod tests {
             commit.put_link(layout::revision(&name, &digest), &digest);
         }
         store.commit(commit).await.unwrap();
-        let tens = Sight::Only(Arc::new(|name: &RepositoryName| name.as_str().ends_with('0')));
+        let tens = Sight::Only {
+            sees: Arc::new(|name: &RepositoryName| name.as_str().ends_with('0')),
+            known: Vec::new(),
+        };
         let expected: Vec<String> = (0..10).map(|ten| format!("r{ten}0")).collect();
         for (limit, steps) in
             [(3, 7), (1, 1), (1, 10), (10, 10), (10, 11), (4, 1000), (1000, 1000), (10, 1000)]

@@ -16,7 +16,11 @@ const MAX_SEARCHED: usize = 4096;
 #[derive(Clone)]
 pub(crate) enum Sight {
     All,
-    Only(Arc<dyn Fn(&RepositoryName) -> bool + Send + Sync>),
+    Only {
+        sees: Arc<dyn Fn(&RepositoryName) -> bool + Send + Sync>,
+        /// Some that are seen and need not be in the list, because nobody has pushed a manifest there yet.
+        known: Vec<RepositoryName>,
+    },
 }
 
 /// The looks into repositories that one request has left.
@@ -30,7 +34,7 @@ impl Sight {
     pub(crate) fn sees(&self, repository: &RepositoryName) -> bool {
         match self {
             Self::All => true,
-            Self::Only(sees) => sees(repository),
+            Self::Only { sees, .. } => sees(repository),
         }
     }
 
@@ -55,16 +59,19 @@ impl Search {
     }
 
     fn is_shown(&mut self, store: &Store, trees: &[Tree], digest: &Digest) -> Result<bool, StoreError> {
+        // A tree that cannot be asked shows nothing now: its content is uploaded instead.
+        let shows = |repository: &RepositoryName| is_visible(trees, repository, digest).unwrap_or_default();
+        if let Sight::Only { known, .. } = &self.sight
+            && known.iter().take(self.left).any(shows)
+        {
+            return Ok(true);
+        }
         let mut after = None;
         while self.left > 0 {
             let page = repositories_after(store, after.as_deref(), self.left)?;
             for name in &page.items {
                 self.left = self.left.saturating_sub(1);
-                // A tree that cannot be asked shows nothing now: its content is uploaded instead.
-                if let Ok(repository) = name.parse()
-                    && self.sight.sees(&repository)
-                    && is_visible(trees, &repository, digest).unwrap_or_default()
-                {
+                if name.parse().is_ok_and(|repository| self.sight.sees(&repository) && shows(&repository)) {
                     return Ok(true);
                 }
             }
@@ -81,7 +88,7 @@ impl fmt::Debug for Sight {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::All => "All",
-            Self::Only(_) => "Only",
+            Self::Only { .. } => "Only",
         })
     }
 }

@@ -36,7 +36,9 @@ debian_package() {
     esac
 }
 
+# Programs of Rust, with their versions.
 CARGO_DENY=0.20.2
+CARGO_FUZZ=0.13.2
 
 install_go() {
     local name=$1 module=$2 version=$3 stamp=$CACHE/bin/.$1-$3
@@ -46,10 +48,11 @@ install_go() {
     touch "$stamp"
 }
 
-install_cargo_deny() {
-    [[ -x $CACHE/bin/cargo-deny ]] && "$CACHE/bin/cargo-deny" --version | grep -qF " $CARGO_DENY" && return
-    echo "installing cargo-deny $CARGO_DENY"
-    nice cargo install --quiet --locked --root "$CACHE" --version "$CARGO_DENY" cargo-deny
+install_cargo() {
+    local name=$1 version=$2
+    [[ -x $CACHE/bin/$name ]] && "$CACHE/bin/$name" --version | grep -qF " $version" && return
+    echo "installing $name $version"
+    nice cargo install --quiet --locked --root "$CACHE" --version "$version" "$name"
 }
 
 install_debian() {
@@ -61,11 +64,13 @@ install_debian() {
 }
 
 mkdir -p "$CACHE/bin"
-(($#)) || set -- crane regctl oras helm cosign conformance registry cargo-deny dockerd ctr iptables podman buildah skopeo openssl htpasswd ip mkfs.ext4 jq curl python3 shellcheck
+(($#)) || set -- crane regctl oras helm cosign conformance registry cargo-deny cargo-fuzz dockerd ctr iptables podman buildah skopeo openssl htpasswd ip mkfs.ext4 jq curl python3 shellcheck
 missing=()
 for tool in "$@"; do
     if [[ $tool == cargo-deny ]]; then
-        install_cargo_deny
+        install_cargo cargo-deny "$CARGO_DENY"
+    elif [[ $tool == cargo-fuzz ]]; then
+        install_cargo cargo-fuzz "$CARGO_FUZZ"
     elif pin=$(go_tool "$tool"); then
         # shellcheck disable=SC2086 # two words: the module and its version
         install_go "$tool" $pin
