@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use cid::Cid;
@@ -14,7 +15,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::StoreError;
 use crate::fail;
 use crate::files::sync_directory;
-use crate::inner::Inner;
+use crate::inner::{Inner, View};
 use crate::layout;
 use crate::survey::Survey;
 use crate::tree;
@@ -69,7 +70,7 @@ fn sweep_directory(
     if on_disk.is_empty() {
         return Ok(false);
     }
-    let roots = roots(inner);
+    let roots = roots(&inner.view.read().unwrap_or_else(PoisonError::into_inner));
     let mut named = HashSet::new();
     for root in &roots {
         named.extend(Survey::new(inner, *root).blobs(algorithm, fan_out)?);
@@ -107,8 +108,7 @@ fn sweep_directory(
 }
 
 /// My root, and those of the names that I follow.
-fn roots(inner: &Inner) -> Vec<Cid> {
-    let view = inner.view.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+fn roots(view: &View) -> Vec<Cid> {
     let followed = view.state.follows.iter().filter_map(|follow| follow.good.as_ref());
     std::iter::once(view.base).chain(followed.map(|good| good.root.0)).collect()
 }
@@ -116,8 +116,8 @@ fn roots(inner: &Inner) -> Vec<Cid> {
 fn is_named(inner: &Inner, digest: &Digest) -> Result<bool, StoreError> {
     let path = layout::blob(digest);
     let (known, roots) = {
-        let view = inner.view.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        (view.overlay.lookup(&path), roots(inner))
+        let view = inner.view.read().unwrap_or_else(PoisonError::into_inner);
+        (view.overlay.lookup(&path), roots(&view))
     };
     if matches!(known, crate::overlay::Known::Put(_)) {
         return Ok(true);
