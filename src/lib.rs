@@ -10,6 +10,7 @@ mod control;
 pub mod fuzz;
 mod http;
 mod metrics;
+mod pattern;
 mod registry;
 mod sync;
 mod telemetry;

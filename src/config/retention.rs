@@ -4,7 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::form::duration as parse_duration;
-use crate::registry::{Pattern, Rule};
+use crate::pattern::{Pattern, PatternError};
+use crate::registry::Rule;
 
 /// More is a program's work, and belongs into a program.
 const MAX_RULES: usize = 1000;
@@ -42,18 +43,19 @@ fn read_rule(value: &Value) -> Result<Rule, String> {
         return Err("repositories must name some, for example [\"team/**\"]".to_owned());
     }
     Ok(Rule {
-        repositories: patterns(&written.repositories)?,
+        repositories: patterns(&written.repositories, Pattern::of_repositories)?,
         newest: written.newest,
-        matching: patterns(&written.matching)?,
+        matching: patterns(&written.matching, Pattern::of_tags)?,
         within: duration("within", written.within)?,
         untagged: duration("untagged", written.untagged)?,
     })
 }
 
-fn patterns(texts: &[String]) -> Result<Vec<Pattern>, String> {
-    let parse =
-        |text: &String| text.parse().map_err(|error: crate::registry::PatternError| error.to_string());
-    texts.iter().map(parse).collect()
+fn patterns(
+    texts: &[String],
+    read: impl Fn(&str) -> Result<Pattern, PatternError>,
+) -> Result<Vec<Pattern>, String> {
+    texts.iter().map(|text| read(text).map_err(|error| format!("{text:?}: {error}"))).collect()
 }
 
 #[cfg(test)]
@@ -74,7 +76,7 @@ mod tests {
             (json!({}), "must be a list"),
             (json!([{"repositories": []}]), "rule 1: repositories must name some"),
             (json!([{"repositories": ["a"]}, {"newest": 3}]), "rule 2: missing field `repositories`"),
-            (json!([{"repositories": ["a b"]}]), "rule 1: a pattern is"),
+            (json!([{"repositories": ["a b"]}]), "rule 1: \"a b\": no name can match"),
             (json!([{"repositories": ["a"], "within": "long"}]), "rule 1: within must be a duration"),
             (json!([{"repositories": ["a"], "newst": 1}]), "unknown field `newst`"),
             (json!([{"repositories": ["a"], "newest": -1}]), "rule 1: invalid value"),

@@ -19,7 +19,6 @@ mod lists;
 mod manifest;
 mod manifests;
 mod origin;
-mod pattern;
 mod push;
 mod referrers;
 mod sight;
@@ -41,7 +40,6 @@ pub(crate) use manifest::{MAX_MANIFEST, OCI_INDEX};
 #[cfg(test)]
 pub(crate) use origin::Nowhere;
 pub(crate) use origin::{BlobStream, Origin, OriginError, RemoteBlob};
-pub(crate) use pattern::{Pattern, PatternError};
 pub(crate) use push::ManifestPush;
 pub(crate) use referrers::ReferrersQuery;
 pub(crate) use sight::Sight;

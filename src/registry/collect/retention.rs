@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use sampan_storage::{Digest, RepositoryName, Tag};
 
-use crate::registry::pattern::Pattern;
+use crate::pattern::Pattern;
 
 /// What a collection keeps.
 #[derive(Clone, Debug)]
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(gone(&newest, tags(4, now), now), ["v2", "v3"]);
         let within = Rule { within: Some(Duration::from_hours(2)), ..newest.clone() };
         assert_eq!(gone(&within, tags(4, now), now), ["v3"]);
-        let matching = Rule { matching: vec!["v3".parse().unwrap()], ..within };
+        let matching = Rule { matching: vec![Pattern::of_tags("v3").unwrap()], ..within };
         assert!(gone(&matching, tags(4, now), now).is_empty());
         assert!(gone(&Rule::default(), tags(4, now), now).is_empty(), "a rule that limits nothing");
     }
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn the_first_rule_that_names_a_repository_counts() {
         let rule = |pattern: &str, newest| Rule {
-            repositories: vec![pattern.parse().unwrap()],
+            repositories: vec![Pattern::of_repositories(pattern).unwrap()],
             newest: Some(newest),
             ..Rule::default()
         };

@@ -8,6 +8,7 @@ use sampan_storage::{Algorithm, Blocks, Digest, Reference, Store};
 use serde_json::{Value, json};
 
 use super::{Collected, Garbage, Retention, Rule};
+use crate::pattern::Pattern;
 use crate::registry::manifest::{OCI_IMAGE, OCI_INDEX};
 use crate::registry::{ManifestPush, Nowhere, Policy, Registry, RegistryError, Sight};
 
@@ -188,7 +189,11 @@ async fn a_rule_takes_old_tags_with_all_that_only_they_kept() {
     }
     let other = house.push_image("other", "v1", b"other layer").await;
     house.set_age(&other, Duration::from_hours(99));
-    let rule = Rule { repositories: vec!["team/*".parse().unwrap()], newest: Some(1), ..Rule::default() };
+    let rule = Rule {
+        repositories: vec![Pattern::of_repositories("team/*").unwrap()],
+        newest: Some(1),
+        ..Rule::default()
+    };
     let retention = Retention { rules: vec![rule], ..at_once() };
     let (would, items) = house.collect(retention.clone(), true).await;
     assert!(house.has("team/app", &sha256(b"layer 3")).await, "a dry run removes nothing");
