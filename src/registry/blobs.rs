@@ -42,15 +42,13 @@ impl Registry {
     ) -> Result<Blob, RegistryError> {
         let (repository, digest) = (repository.clone(), *digest);
         self.blocking(move |store| {
-            let trees = store.trees();
-            if !is_visible(&trees, &repository, &digest)? {
-                return Err(RegistryError::BlobUnknown(digest));
+            // A client that is told that it is here will not push it.
+            let pin = store.pin(vec![digest]);
+            let found = find_visible(store, &repository, &digest);
+            if found.is_err() {
+                pin.release();
             }
-            let content = find_content(store, &trees, &digest)?;
-            let content = content.ok_or(RegistryError::BlobUnknown(digest))?;
-            // A client that is told so will not push it.
-            store.touch(&digest);
-            Ok(content.blob)
+            found
         })
         .await
     }
@@ -67,6 +65,15 @@ impl Registry {
             OriginError::Store(error) => error.into(),
         })
     }
+}
+
+fn find_visible(store: &Store, repository: &RepositoryName, digest: &Digest) -> Result<Blob, RegistryError> {
+    let trees = store.trees();
+    if !is_visible(&trees, repository, digest)? {
+        return Err(RegistryError::BlobUnknown(*digest));
+    }
+    let content = find_content(store, &trees, digest)?;
+    content.map(|content| content.blob).ok_or(RegistryError::BlobUnknown(*digest))
 }
 
 /// The bytes of a blob, and the entry by which a tree holds them.

@@ -36,15 +36,29 @@ impl Registry {
         // Read first, so that an answer is never newer than what it is filed under.
         let (losses, generation) = (self.store.losses(), self.store.generation());
         let key = (repository.clone(), reference.clone());
-        if let Some(manifest) = self.manifests.get(&key, generation) {
-            self.touch(&key.1);
-            return Ok(manifest);
+        // A client that is told that a manifest is here will not push it, and will name it in an index.
+        let named = |reference: &Reference| match reference {
+            Reference::Digest(digest) => Some(vec![*digest]),
+            Reference::Tag(_) => None,
+        };
+        let pin = named(reference).map(|named| self.store.try_pin(named));
+        match (self.manifests.get(&key, generation), pin) {
+            (Some(manifest), None | Some(Some(_))) => return Ok(manifest),
+            (_, Some(Some(pin))) => pin.release(),
+            (_, None | Some(None)) => {}
         }
         let (repository, reference) = key.clone();
         let cache = Arc::clone(&self.manifests);
-        let located = self
+        let (_pin, located) = self
             .blocking(move |store| {
-                locate(store, &repository, &reference, |digest| cache.bytes(digest, losses))
+                let pin = named(&reference).map(|named| store.pin(named));
+                match locate(store, &repository, &reference, |digest| cache.bytes(digest, losses)) {
+                    Ok(located) => Ok((pin, located)),
+                    Err(error) => {
+                        pin.into_iter().for_each(sampan_storage::Pin::release);
+                        Err(error)
+                    }
+                }
             })
             .await?;
         let manifest = match located {
@@ -55,16 +69,8 @@ impl Registry {
                 self.blocking(move |_| typed(&tree, &repository, digest, bytes)).await?
             }
         };
-        self.touch(&key.1);
         self.manifests.put(key, generation, losses, &manifest);
         Ok(manifest)
-    }
-
-    /// A client that is told that a manifest is here will not push it, and will name it in an index.
-    fn touch(&self, reference: &Reference) {
-        if let Reference::Digest(digest) = reference {
-            self.store.touch(digest);
-        }
     }
 
     /// Brings a manifest of a followed tree to this disk.

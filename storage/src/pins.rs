@@ -29,12 +29,14 @@ struct State {
     floor: Instant,
 }
 
-/// Digests that are not taken away while this lives.
+/// Digests that are not taken away while this lives. Its end is a touch: somebody was told that they are here, and will
+/// count on that for a while.
 #[derive(Debug)]
 #[must_use = "a pin holds as long as it lives"]
 pub struct Pin {
     pins: Arc<Pins>,
     digests: Vec<Digest>,
+    found: bool,
 }
 
 /// Digests that nobody may pin while this lives.
@@ -67,12 +69,20 @@ impl Pins {
             *state.pinned.entry(*digest).or_default() += 1;
         }
         drop(state);
-        Pin { pins: Arc::clone(self), digests }
+        Pin { pins: Arc::clone(self), digests, found: true }
     }
 
-    /// Somebody was told that it is here, and will count on that for a while. Never waits.
-    pub(crate) fn touch(&self, digest: &Digest) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).touch(*digest);
+    /// The same without waiting; `None` where one of them is claimed.
+    pub(crate) fn try_pin(self: &Arc<Self>, digests: Vec<Digest>) -> Option<Pin> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if digests.iter().any(|digest| state.claimed.contains(digest)) {
+            return None;
+        }
+        for digest in &digests {
+            *state.pinned.entry(*digest).or_default() += 1;
+        }
+        drop(state);
+        Some(Pin { pins: Arc::clone(self), digests, found: true })
     }
 
     /// Those of the digests that nobody has pinned, claimed, or touched at `since` or later.
@@ -103,6 +113,13 @@ impl State {
     }
 }
 
+impl Pin {
+    /// They turned out not to be here: nobody counts on them, and whoever asks for what there never was leaves no trace.
+    pub fn release(mut self) {
+        self.found = false;
+    }
+}
+
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut state = self.pins.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,7 +130,9 @@ impl Drop for Pin {
                     state.pinned.remove(&digest);
                 }
             }
-            state.touch(digest);
+            if self.found {
+                state.touch(digest);
+            }
         }
     }
 }
@@ -150,11 +169,22 @@ mod tests {
         let (one, two, three) = (digest("1"), digest("2"), digest("3"));
         let begun = Instant::now();
         let pin = pins.pin(vec![one]);
-        pins.touch(&two);
+        drop(pins.pin(vec![two]));
         assert_eq!(pins.claim(&[one, two, three], begun).digests(), [three]);
         drop(pin);
         assert_eq!(pins.claim(&[one, two, three], begun).digests(), [three], "letting go is a touch");
         assert_eq!(pins.claim(&[one, two, three], Instant::now()).digests(), [one, two, three]);
+    }
+
+    #[test]
+    fn what_was_not_found_leaves_no_trace() {
+        let pins = Arc::new(Pins::default());
+        let one = digest("1");
+        let begun = Instant::now();
+        pins.try_pin(vec![one]).unwrap().release();
+        let claim = pins.claim(&[one], begun);
+        assert_eq!(claim.digests(), [one]);
+        assert!(pins.try_pin(vec![one]).is_none(), "it is claimed");
     }
 
     #[test]
@@ -192,7 +222,7 @@ mod tests {
         let begun = Instant::now();
         let digests: Vec<Digest> = (0..=MAX_TOUCHED).map(|number| digest(&number.to_string())).collect();
         for digest in &digests {
-            pins.touch(digest);
+            drop(pins.pin(vec![*digest]));
         }
         assert!(pins.state.lock().unwrap().touched.len() <= MAX_TOUCHED / 2 + 1);
         assert!(pins.claim(&digests, begun).digests().is_empty());

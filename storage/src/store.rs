@@ -396,9 +396,9 @@ impl Store {
         self.inner.pins.pin(digests)
     }
 
-    /// Somebody was told that this digest is here, and counts on it.
-    pub fn touch(&self, digest: &Digest) {
-        self.inner.pins.touch(digest);
+    /// The same without waiting; `None` where one of them is being taken away.
+    pub fn try_pin(&self, digests: Vec<Digest>) -> Option<Pin> {
+        self.inner.pins.try_pin(digests)
     }
 
     /// Those of the digests that nobody has pinned or touched at `since` or later. Until the claim is dropped, nobody
