@@ -14,6 +14,7 @@ mod configuration;
 mod durable;
 mod fixtures;
 mod following;
+mod hardening;
 mod push_pull;
 mod tidy;
 mod verify;
