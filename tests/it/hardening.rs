@@ -266,11 +266,11 @@ async fn documents_that_are_made_to_hurt_are_answered() {
 
 #[tokio::test]
 async fn a_configuration_that_unfolds_without_end_is_refused_in_one_line() {
-    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-    for level in 1..12 {
-        let below = format!("*a{}", level - 1);
-        text += &format!("a{level}: &a{level} [{}]\n", vec![below; 10].join(", "));
-    }
+    let level = |level: usize| {
+        let below = if level == 0 { "x".to_owned() } else { format!("*a{}", level - 1) };
+        format!("a{level}: &a{level} [{}]\n", vec![below; 10].join(", "))
+    };
+    let text = (0..12).map(level).collect::<Vec<_>>().concat();
     let home = Home::new(Options::default());
     let file = home.data().with_file_name("bomb.yml");
     fs::write(&file, text).unwrap();
