@@ -209,6 +209,14 @@ impl<S> Guarded<S> {
         Poll::Pending
     }
 
+    /// Has the task woken once more although it was given something. actix stops reading while a body has no room; where
+    /// its handler ends just then without taking the body, nothing else would wake the connection again.
+    fn stay_awake(&mut self, context: &mut Context<'_>) {
+        while self.tick.as_mut().poll(context).is_ready() {
+            self.tick.as_mut().reset((Instant::now() + self.connections.patience.tick).into());
+        }
+    }
+
     fn judge(&mut self, now: Instant) -> Option<End> {
         let patience = self.connections.patience;
         if self.unread_since.is_some_and(|since| now - since > patience.unread) {
@@ -285,6 +293,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 if bytes > 0 && this.is_unasked(bytes) {
                     buffer.set_filled(before);
                 }
+                this.stay_awake(context);
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(error) => Poll::Ready(error),
@@ -355,6 +364,27 @@ mod tests {
     async fn an_idle_connection_ends_as_if_the_client_had_closed_it() {
         let (mut guarded, _client, _) = guard(100, Patience { idle: SHORT, ..PATIENT });
         assert_eq!(guarded.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_that_was_given_something_wakes_its_task_once_more() {
+        let (mut guarded, mut client, _) = guard(100, PATIENT);
+        client.write_all(b"x").await.unwrap();
+        let mut given = false;
+        let woken = std::future::poll_fn(|context| {
+            if given {
+                return Poll::Ready(());
+            }
+            let mut bytes = [0; 8];
+            assert!(Pin::new(&mut guarded).poll_read(context, &mut ReadBuf::new(&mut bytes)).is_ready());
+            given = true;
+            Poll::Pending
+        });
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(SHORT * 50) => panic!("nothing has woken it"),
+            () = woken => {}
+        }
     }
 
     #[tokio::test]

@@ -31,7 +31,10 @@ async fn get(request: &HttpRequest, state: &State) -> Result<HttpResponse, HttpE
     let credentials = credentials(request)?.transpose().map_err(login)?;
     match access.auth.token(credentials, &scopes).await {
         None => Err(PathError::Unknown.into()),
-        Some(Err(error)) => Err(login(error)),
+        Some(Err(error)) => {
+            state.metrics.auth_failures.inc();
+            Err(login(error))
+        }
         Some(Ok(grant)) => Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(grant)),
     }
 }

@@ -54,7 +54,10 @@ async fn handle(
     })?;
     let verb = Verb::of(&route, method)?;
     let ask = verb.ask(&route);
-    let caller = state.access.identify(request, ask).await?;
+    let failed = |_: &HttpError| {
+        state.metrics.auth_failures.inc();
+    };
+    let caller = state.access.identify(request, ask).await.inspect_err(failed)?;
     state.access.check(request, &caller, ask)?;
     if verb.is_write() {
         state.registry.check_writable()?;
