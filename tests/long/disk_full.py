@@ -29,6 +29,7 @@ from node import Broken, Node
 from load import KEPT, LARGE, THREADS, Ledger, Worker, check
 from oci import Refused, Registry, blobs_of, digest, manifest
 
+SIZE, SMALL_SIZE = 300, 192  # MiB of the disk; the small one is filled by pushes alone, within seconds
 DEADLINE = 15          # seconds for each answer
 RECOVER = 10           # seconds from room on the disk to pushes and lists
 BEFORE = (0.3, 0.9)    # seconds of load before the disk fills
@@ -133,7 +134,7 @@ class Point:
         self.restart = self.random.choice([None, signal.SIGKILL, signal.SIGTERM])
         if self.moment == "before a start":
             self.restart = self.random.choice([signal.SIGKILL, signal.SIGTERM])
-        # Files of the index and whatever else a collection takes go at once, also in the first hour.
+        # A collection without grace takes blobs that no manifest names.
         self.ledger = Ledger(collects=self.moment in (PUSHES, "during collections"))
         self.refused, self.loads, self.notes = 0, 0, []
         self.filler = None
@@ -150,7 +151,8 @@ class Point:
     # ---- the course of a point
 
     def run(self):
-        with Disk(f"{self.options.work}/disk.img", f"{self.options.work}/disk") as self.disk:
+        size = SMALL_SIZE if self.moment == PUSHES else SIZE
+        with Disk(f"{self.options.work}/disk.img", f"{self.options.work}/disk", size) as self.disk:
             self.node = Node(self.options.sampan, f"{self.disk.mount_point}/a", f"{self.options.work}/a.log")
             self.log_from = self.log_size()
             try:
@@ -300,8 +302,6 @@ class Point:
     def collect_half(self):
         """Without another file, deletes and a collection must make room on the full disk."""
         registry = Checked(A)
-        worker = self.worker(0, ALL)
-        worker.registry = registry
         for number in range(THREADS // 2):
             repository = f"crash/worker{number}"
             for name in [name for (r, name), item in self.ledger.manifests.items() if r == repository and item.state == KEPT]:

@@ -6,7 +6,6 @@ import subprocess
 import threading
 import time
 
-SIZE = "300M"
 BLOCK = 4096
 LARGEST = 64 << 20  # bytes that are asked for at once
 PAUSE = 0.005       # seconds between two looks of a filler that goes on
@@ -15,12 +14,12 @@ PAUSE = 0.005       # seconds between two looks of a filler that goes on
 class Disk:
     """Ext4 on a loop device, without the blocks that only root may use."""
 
-    def __init__(self, image, mount_point):
-        self.image, self.mount_point = image, mount_point
+    def __init__(self, image, mount_point, mebibytes):
+        self.image, self.mount_point, self.mebibytes = image, mount_point, mebibytes
         os.makedirs(mount_point, exist_ok=True)
 
     def __enter__(self):
-        subprocess.run(["truncate", "--size", SIZE, self.image], check=True)
+        subprocess.run(["truncate", "--size", f"{self.mebibytes}M", self.image], check=True)
         subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", self.image], check=True)
         subprocess.run(["mount", "-o", "loop", self.image, self.mount_point], check=True)
         return self
