@@ -21,7 +21,7 @@ pub enum OpenError {
         "{dir} holds other files and is no data directory of sampan; choose an empty or new one with --data"
     )]
     Foreign { dir: PathBuf },
-    #[error("{path}: {source}; make it writable for this user, or choose another directory with --data")]
+    #[error("{path}: {source}; {}, or choose another directory with --data", remedy(.source))]
     Io { path: PathBuf, source: io::Error },
     #[error(
         "{path} is damaged at byte {at}: {reason}; restore the directory from a backup or from followers"
@@ -66,6 +66,10 @@ pub enum StoreError {
     Closed,
 }
 
+fn remedy(error: &io::Error) -> &'static str {
+    if is_full(error) { "make room on the disk" } else { "make it writable for this user" }
+}
+
 impl From<io::Error> for StoreError {
     fn from(error: io::Error) -> Self {
         if is_full(&error) { Self::NoSpace } else { Self::Io(Arc::new(error)) }
@@ -88,5 +92,18 @@ impl From<StoreError> for BlockError {
             StoreError::NoSpace => Self::Io(io::ErrorKind::StorageFull.into()),
             other => Self::Index(other.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_does_not_open_on_a_full_disk_asks_for_room() {
+        let said =
+            |kind: io::ErrorKind| OpenError::Io { path: "packs".into(), source: kind.into() }.to_string();
+        assert!(said(io::ErrorKind::StorageFull).contains("make room on the disk"));
+        assert!(said(io::ErrorKind::PermissionDenied).contains("make it writable"));
     }
 }

@@ -264,7 +264,7 @@ impl Index {
 
     /// The value of a row, if there is one.
     pub(crate) fn row(&self, tree: TreeKey, row: Row<'_>) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = self.lists()?.get(row_key(tree, row)).map_err(|error| self.failed(error))?;
+        let value = self.lists()?.get(row_key(tree, row)).map_err(|error| self.unreadable(error))?;
         Ok(value.map(|value| value.to_vec()))
     }
 
@@ -345,7 +345,7 @@ impl Index {
                 let last = key.strip_prefix(head.as_slice())?;
                 Some(Ok((String::from_utf8_lossy(last).into_owned(), value.to_vec())))
             }
-            Err(error) => Some(Err(index.failed(error))),
+            Err(error) => Some(Err(index.unreadable(error))),
         });
         refused.into_iter().chain(rows)
     }
@@ -378,6 +378,12 @@ impl Index {
     fn write<T>(&self, write: impl FnOnce(&Db) -> sled::Result<T>) -> Result<(), StoreError> {
         let Some(db) = self.db() else { return Ok(()) };
         write(&db).map(drop).map_err(|error| self.failed(error))
+    }
+
+    /// For who reads a list in the moment in which the index fails: it is as it will be right after.
+    fn unreadable(&self, error: sled::Error) -> StoreError {
+        self.failed(error);
+        StoreError::Rebuilding
     }
 
     fn failed(&self, error: sled::Error) -> StoreError {
@@ -575,5 +581,14 @@ mod tests {
         index.end_filling(8).unwrap();
         assert_eq!(listed(&index).unwrap().unwrap(), ("a".into(), b"new".to_vec()));
         assert_eq!(index.applied().unwrap(), 8);
+    }
+
+    #[test]
+    fn who_reads_a_list_as_the_index_fails_is_told_that_it_is_built_anew() {
+        let (_dir, index) = open();
+        assert!(index.is_up());
+        let error = index.unreadable(sled::Error::Unsupported("no space".into()));
+        assert!(matches!(error, StoreError::Rebuilding));
+        assert!(!index.is_up());
     }
 }

@@ -15,6 +15,22 @@ use crate::tree::{Diff, Difference};
 
 /// Applies the journal. `inner` has an empty view and an open index.
 pub(crate) fn replay(inner: &Inner, replay: &Replay, next: Position) -> Result<(), OpenError> {
+    let mut view = View::new(replay.before.clone());
+    for (position, entry) in &replay.entries {
+        view.apply(*position, entry);
+    }
+    // Commits that a later fold covers are in the tree; the view forgot them when it came to that fold.
+    view.overlay.forget(replay.state.covers);
+    *inner.view.write().unwrap_or_else(std::sync::PoisonError::into_inner) = view;
+    match index(inner, replay, next) {
+        // It has given up, on a full disk for instance. All else works without it, and the keeper does all of this as
+        // soon as it can.
+        Err(_) if !inner.index.is_up() => Ok(()),
+        indexed => Ok(indexed?),
+    }
+}
+
+fn index(inner: &Inner, replay: &Replay, next: Position) -> Result<(), StoreError> {
     let first = replay.entries.first().map_or(next, |(position, _)| *position);
     let applied = inner.index.applied()?;
     let anew = applied == 0 || applied + 1 < first || applied >= next;
@@ -24,16 +40,7 @@ pub(crate) fn replay(inner: &Inner, replay: &Replay, next: Position) -> Result<(
         }
         inner.index.clear()?;
     }
-    let mut view = View::new(replay.before.clone());
-    for (position, entry) in &replay.entries {
-        view.apply(*position, entry);
-    }
-    // Commits that a later fold covers are in the tree; the view forgot them when it came to that fold.
-    view.overlay.forget(replay.state.covers);
-    *inner.view.write().unwrap_or_else(std::sync::PoisonError::into_inner) = view;
-
     if !inner.index.is_up() {
-        // The keeper does all of this as soon as it can.
         return Ok(());
     }
     if anew {
@@ -99,4 +106,28 @@ fn differences(inner: &Inner, old: Option<Cid>, new: Cid) -> Result<Vec<Differen
         return Err(crate::block::BlockError::Missing(*cid).into());
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+    use crate::journal::Journal;
+    use crate::tests::{now, push, repository};
+
+    #[test]
+    fn an_index_that_fails_at_start_keeps_nothing_else_from_working() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let image = push(&store, "v1", 1, 10);
+        now(store.fold()).unwrap();
+        let (journal, entries) = Journal::open(&dir.path().join("journal")).unwrap();
+        // It is begun anew, and its file cannot be synced.
+        store.inner().index.clear().unwrap();
+        std::fs::remove_file(dir.path().join("db/db")).unwrap();
+        replay(store.inner(), &entries, journal.next()).unwrap();
+        let blob = store.mine().lookup(&layout::blob(&image.manifest.digest)).unwrap().unwrap();
+        assert_eq!(blob.cid, image.manifest.root.cid);
+        assert!(store.mine().lookup(&layout::tag(&repository(), &"v1".parse().unwrap())).unwrap().is_some());
+    }
 }

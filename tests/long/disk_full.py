@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Fills the disk under a running registry, at many points and in several ways, and looks at every answer.
+"""Fills the disk under a registry, at one point after the other, and looks for what that breaks.
 
-Started by disk-full.sh. The data lie on ext4 of a loop device. At each point something else takes what is free, all or
-nearly all of it, the reserve included, while pushes, deletes and collections go on. Then:
- - every answer is one that says what it is: done, or 507 (or 503) with the reason; none is missing or late,
- - everything acknowledged is there with the right bytes while the disk is full,
- - when there is room again, the same process takes pushes, and `sampan verify` finds nothing,
- - after a kill and a start everything acknowledged is still there.
+Started by disk-full.sh, inside A's network namespace. Each point has a new small file system. Workers push, mount, tag and
+delete; at a moment that differs from point to point the disk fills: by layers that are pushed until no more are taken,
+or by another file, which takes the reserve and leaves nothing, or next to nothing. A greedy one takes the room that the
+ballast gives, too. While the disk is full,
+ - each request is answered in bounded time, as always, or with 507 or 503, an OCI error that says why, and Retry-After,
+ - pushes are refused, what was acknowledged comes whole, and what was refused is absent or whole,
+ - deletes are taken, unless every byte is taken away from the ballast,
+ - A lives, and if it is started again, it serves, or ends with one clear line.
+When there is room again, A takes pushes without being started anew, lists are right, the disk verifies, and after a
+kill -9 everything acknowledged is there.
 """
 
 import argparse
@@ -14,265 +18,410 @@ import http.client
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
 
+from filler import Disk, Filler
 from node import Broken, Node
-from oci import Registry, digest, manifest
+from load import KEPT, LARGE, THREADS, Ledger, Worker, check
+from oci import Refused, Registry, blobs_of, digest, manifest
 
-DISK = 320 << 20
-ADDRESS = "127.0.0.1:5990"
-CLEAN = {201, 202, 204, 507, 503, 404}  # 404: the session or the layer of a push that was refused before
-LATE = 60        # seconds that any answer may take
-RECOVERS = 30    # seconds from when there is room until a push is taken
-LOAD = 1.5       # seconds of load on a full disk
-WAYS = ["pushes", "layer", "manifests", "deletes", "gc", "chunks", "start"]
-LEFT = [0, 0, 4 << 10, 64 << 10, 1 << 20, 20 << 20]  # bytes that the filler leaves free
+SIZE, SMALL_SIZE = 300, 192  # MiB of the disk; the small one is filled by pushes alone, within seconds
+DEADLINE = 15          # seconds for each answer
+RECOVER = 10           # seconds from room on the disk to pushes and lists
+BEFORE = (0.3, 0.9)    # seconds of load before the disk fills
+WHILE_FULL = (0.3, 0.9)
+AFTER = 0.3            # seconds of load when there is room again
+FILLING = 60           # seconds that layers may take to fill the disk
+LAYER = (4 << 20, 24 << 20)  # bytes of a layer that fills the disk
+LEFT = [0, 4 << 10, 64 << 10, 1 << 20, 20 << 20]  # bytes that another file leaves free
+A = "127.0.0.1:5000"
 
-
-class Disk:
-    def __init__(self, work):
-        self.image, self.place = f"{work}/full.img", f"{work}/full"
-        os.makedirs(self.place, exist_ok=True)
-        with open(self.image, "wb") as image:
-            image.truncate(DISK)
-        subprocess.run(["mkfs.ext4", "-q", "-m", "0", self.image], check=True)
-        subprocess.run(["mount", "-o", "loop", self.image, self.place], check=True)
-
-    def free(self):
-        stat = os.statvfs(self.place)
-        return stat.f_bavail * stat.f_frsize
-
-    def fill(self, left):
-        """Takes all but `left` bytes."""
-        with open(f"{self.place}/filler", "ab") as filler:
-            size = os.path.getsize(filler.name)
-            while (room := self.free() - left) >= 4096:
-                try:
-                    os.posix_fallocate(filler.fileno(), size, min(room, 1 << 20) if room < 8 << 20 else room - (4 << 20))
-                except OSError:
-                    break
-                size = os.path.getsize(filler.name)
-
-    def empty(self):
-        if os.path.exists(f"{self.place}/filler"):
-            os.unlink(f"{self.place}/filler")
-
-    def remove(self):
-        subprocess.run(["umount", "-l", self.place], check=False)
+# When the disk fills.
+PUSHES = "pushes of layers"
+MOMENTS = [PUSHES, "during a layer", "between layer and manifest", "during a storm", "during collections", "during a fold",
+           "before the first start", "before a start"]
 
 
-class Run:
-    def __init__(self, options, disk):
-        self.disk, self.random = disk, random.Random(options.seed)
-        self.node = Node(options.sampan, f"{disk.place}/data", f"{options.work}/full.log", "--addr", ADDRESS,
-                         "--p2p", "/ip4/127.0.0.1/tcp/0")
-        self.lock = threading.Lock()
-        self.blobs, self.manifests, self.tags = {}, {}, {}   # what was acknowledged: digest -> bytes; tag -> digest
-        self.maybe = {}                                      # tag -> digests that were sent and not acknowledged
-        self.wrong, self.answers, self.number = [], {}, 0
+class Full(Refused):
+    """The answer to a request that the disk has no room for."""
 
-    # ---- requests
 
-    def ask(self, registry, method, path, body=None, **headers):
-        began = time.monotonic()
+class Checked(Registry):
+    """Every answer is looked at: one that refuses for want of room raises Full, and must say so in order."""
+
+    def __init__(self, address):
+        super().__init__(address, timeout=DEADLINE)
+
+    def request(self, method, path, body=None, due=None, **headers):
         try:
-            answer = registry.request(method, path, body, **headers)
-        except (OSError, http.client.HTTPException) as error:
-            # Where a body is refused before it was read, the connection may end under the client's hands.
-            if body and len(body) > 1 << 16 and isinstance(error, (BrokenPipeError, ConnectionResetError)):
-                return None
-            raise Broken(f"{method} {path}: {error!r} after {time.monotonic() - began:.1f} s") from error
-        with self.lock:
-            self.answers[answer.status] = self.answers.get(answer.status, 0) + 1
-        if method in ("GET", "HEAD"):
-            return answer
-        if answer.status not in CLEAN:
-            raise Broken(f"{method} {path}: {answer.status} {answer.body[:300]!r}")
+            answer = super().request(method, path, body, None, **headers)
+        except TimeoutError as timeout:
+            raise Broken(f"{method} {path}: no answer within {DEADLINE} s") from timeout
+        except (OSError, http.client.HTTPException) as failure:
+            raise Broken(f"{method} {path}: no answer: {failure!r}") from failure
         if answer.status in (503, 507):
-            message = json.loads(answer.body)["errors"][0]["message"]
-            if answer.status == 507 and "full" not in message:
-                raise Broken(f"{method} {path}: 507 without the reason: {message}")
-            if "Retry-After" not in answer.headers:
-                raise Broken(f"{method} {path}: {answer.status} without Retry-After")
+            clean(f"{method} {path}", answer, method)
+            raise Full(f"{method} {path}: {answer.status}")
+        if answer.status >= 500:
+            raise Broken(f"{method} {path}: {answer.status}: {answer.body[:300]!r}")
+        if due is not None and answer.status != due:
+            raise Refused(f"{method} {path}: {answer.status}, due was {due}: {answer.body[:300]!r}")
         return answer
 
-    def push_blob(self, registry, data, chunk=None):
-        began = self.ask(registry, "POST", "/v2/full/blobs/uploads/")
-        if began is None or began.status != 202:
-            return None
-        location, name = began.headers["Location"], digest(data)
-        if chunk:
-            for start in range(0, len(data), chunk):
-                part = data[start:start + chunk]
-                answer = self.ask(registry, "PATCH", location, part, Content_Type="application/octet-stream",
-                                  Content_Range=f"{start}-{start + len(part) - 1}")
-                if answer is None or answer.status != 202:
-                    return None
-            data_now = None
+
+def clean(what, answer, method):
+    """An error of 507 or 503 in order."""
+    if "Retry-After" not in answer.headers:
+        raise Broken(f"{what}: {answer.status} without Retry-After")
+    if method == "HEAD":
+        return
+    try:
+        message = json.loads(answer.body)["errors"][0]["message"]
+    except (ValueError, LookupError, TypeError) as failure:
+        raise Broken(f"{what}: {answer.status} is no OCI error: {answer.body[:300]!r}") from failure
+    due = ["the disk is full"] if answer.status == 507 else ["the disk is full", "the index is being built anew"]
+    if not any(words in message for words in due):
+        raise Broken(f"{what}: {answer.status} says {message!r}")
+
+
+class Pusher(Worker):
+    """Goes on when it is refused for want of room, and counts that."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.refused, self.done = 0, 0
+
+    def run(self):
+        self.registry = Checked(self.address)
+        steps = dict(self.weights)
+        try:
+            while not self.ended.is_set():
+                try:
+                    getattr(self, self.random.choices(list(steps), list(steps.values()))[0])()
+                    self.done += 1
+                except Full:
+                    self.refused += 1
+        except (Broken, Refused) as wrong:
+            self.ledger.wrong.append(str(wrong))
+        finally:
+            self.registry.close()
+
+    def layer(self):
+        self.push_blob(lambda data: self.registry.push_blob(self.repository, data), self.random.getrandbits(64),
+                       self.random.randrange(*LAYER))
+
+
+# What the workers do, and how often. Every one pushes small blobs, too, so that there is something to name.
+ALL = {"whole": 4, "chunked": 2, "shared": 1, "mount": 2, "tag": 4, "untagged": 1, "many": 1, "delete_tag": 1,
+       "delete_manifest": 1, "delete_blob": 1, "again": 1}
+LAYERS = {"layer": 1, "whole": 2, "tag": 1}
+STORM = {"whole": 2, "tag": 6, "untagged": 4, "many": 2, "delete_tag": 4, "delete_manifest": 6}
+LOADS = {PUSHES: {"layer": 4, "tag": 1}, "during a layer": LAYERS, "during a storm": STORM}
+
+
+class Point:
+    def __init__(self, options, number):
+        self.options, self.number = options, number
+        self.random = random.Random(options.seed * 1_000_003 + number)
+        self.moment = MOMENTS[(number - 1 + options.seed) % len(MOMENTS)]
+        self.left = self.random.choice(LEFT)
+        self.greedy = self.random.random() < 0.5
+        # How A is stopped and started while the disk is full, if at all.
+        self.restart = self.random.choice([None, signal.SIGKILL, signal.SIGTERM])
+        if self.moment == "before a start":
+            self.restart = self.random.choice([signal.SIGKILL, signal.SIGTERM])
+        # A collection without grace takes blobs that no manifest names.
+        self.ledger = Ledger(collects=self.moment in (PUSHES, "during collections"))
+        self.refused, self.loads, self.notes = 0, 0, []
+        self.filler = None
+
+    def describe(self):
+        if self.moment == PUSHES:
+            return f"{PUSHES}{self.restarted()}"
+        greedy = ", and takes what becomes free" if self.greedy else ""
+        return f"another file leaves {self.left >> 10} KiB {self.moment}{greedy}{self.restarted()}"
+
+    def restarted(self):
+        return f", {self.restart.name} and a start while full" if self.restart else ""
+
+    # ---- the course of a point
+
+    def run(self):
+        size = SMALL_SIZE if self.moment == PUSHES else SIZE
+        with Disk(f"{self.options.work}/disk.img", f"{self.options.work}/disk", size) as self.disk:
+            self.node = Node(self.options.sampan, f"{self.disk.mount_point}/a", f"{self.options.work}/a.log")
+            self.log_from = self.log_size()
+            try:
+                self.course()
+            finally:
+                if self.filler and self.filler.is_alive():
+                    self.filler.ended.set()
+                    self.filler.join()
+                if self.node.process and self.node.alive():
+                    self.node.kill()
+
+    def course(self):
+        if self.moment == "before the first start":
+            self.fill()
+            started = self.start_full()
         else:
-            data_now = data
-        answer = self.ask(registry, "PUT", f"{location}{'&' if '?' in location else '?'}digest={name}", data_now,
-                          Content_Type="application/octet-stream")
-        if answer is None or answer.status != 201:
-            return None
-        with self.lock:
-            self.blobs[name] = data
-        return name
+            self.start()
+            self.fill_under_load()
+            started = True
+        if started:
+            self.while_full()
+        if self.restart:
+            if started:
+                self.node.kill(self.restart)
+            started = self.start_full()
+            if started:
+                self.while_full()
+        self.make_room(started)
+        self.recover()
+        self.afterwards()
 
-    def push_image(self, registry, size, tag, chunk=None):
-        with self.lock:
-            self.number += 1
-            seed = self.number
-        layer = random.Random(seed).randbytes(size)
-        config = json.dumps({"number": seed}).encode()
-        if not self.push_blob(registry, config) or not self.push_blob(registry, layer, chunk):
-            return False
-        body = manifest((digest(config), len(config)), [(digest(layer), len(layer))])
-        name = digest(body)
-        with self.lock:
-            self.maybe.setdefault(tag, set()).add(name)
-        answer = self.ask(registry, "PUT", f"/v2/full/manifests/{tag}", body,
-                          Content_Type="application/vnd.oci.image.manifest.v1+json")
-        if answer is None or answer.status != 201:
-            return False
-        with self.lock:
-            self.manifests[name], self.tags[tag] = body, name
-            self.maybe[tag] = set()
-        return True
+    def start(self):
+        self.node.start()
+        if self.node.ready(A) is None:
+            raise Broken("A does not start")
 
-    def delete_tag(self, registry, tag):
-        with self.lock:
-            before = self.tags.pop(tag, None)
-            self.maybe.setdefault(tag, set()).update({before, None})
-        answer = self.ask(registry, "DELETE", f"/v2/full/manifests/{tag}")
-        if answer is not None and answer.status == 202:
-            with self.lock:
-                self.maybe[tag] = {None}
+    def start_full(self):
+        """True if A serves, false if it ended with one clear line."""
+        before = self.log_size()
+        self.node.start()
+        if self.node.ready(A) is not None:
+            return True
+        said = self.log(before).strip().splitlines()
+        if not said or not any(words in said[-1] for words in ("No space", "full")) or self.node.process.returncode != 1:
+            raise Broken(f"A ends with {self.node.process.returncode} on a full disk and says: {' / '.join(said)}")
+        self.notes.append(f"ended with: {said[-1]}")
+        return False
 
-    # ---- looks
+    def fill(self):
+        self.filler = Filler(self.disk, self.left, self.greedy)
+        self.filler.start()
+        self.filler.full.wait()
 
-    def check(self, when):
-        registry = Registry(ADDRESS, timeout=LATE)
-        for tag, name in list(self.tags.items()):
-            answer = self.ask(registry, "GET", f"/v2/full/manifests/{tag}")
-            seen = digest(answer.body) if answer.status == 200 else None
-            if seen != name and seen not in self.maybe.get(tag, set()):
-                raise Broken(f"{when}: tag {tag} shows {seen} ({answer.status}), due is {name}")
-            for blob in (item["digest"] for item in json.loads(self.manifests[name])["layers"]):
-                part = self.ask(registry, "GET", f"/v2/full/blobs/{blob}")
-                if part.status != 200 or digest(part.body) != blob:
-                    raise Broken(f"{when}: {blob} of {tag}: {part.status}, {len(part.body)} bytes")
-        listed = self.ask(registry, "GET", "/v2/full/tags/list?n=1000")
-        if self.tags and (listed.status != 200 or not set(self.tags) <= set(json.loads(listed.body)["tags"])):
-            raise Broken(f"{when}: the list of tags is {listed.status} {listed.body[:200]!r}")
+    def fill_under_load(self):
+        if self.moment == "before a start":
+            self.load(ALL, BEFORE)
+            self.node.kill(self.restart)
+            self.fill()
+            self.restart = None
+            if not self.start_full():
+                self.make_room(False)
+                self.fill()
+            return
+        if self.moment == PUSHES:
+            self.load(LOADS[PUSHES], (FILLING, FILLING), until_full=True)
+            return
+        if self.moment in ("between layer and manifest", "during a fold"):
+            self.load(ALL, BEFORE)
+            self.by_hand()
+            self.load(ALL, WHILE_FULL)
+            return
+        self.load(LOADS.get(self.moment, ALL), BEFORE, WHILE_FULL, collect=self.moment == "during collections")
+
+    def by_hand(self):
+        """One image, with the disk filling between its layer and its manifest, or within the fold that follows it."""
+        registry, repository = Checked(A), "crash/worker0"
+        seed, size = self.random.getrandbits(64), self.random.randrange(1, LARGE)
+        worker = self.worker(0, ALL)
+        worker.registry = registry
+        worker.push_blob(lambda data: registry.push_blob(repository, data), seed, size)
+        if self.moment == "during a fold":
+            worker.push_image(worker.image(), tags=["t0"])
+            # A fold begins within 50 ms.
+            time.sleep(self.random.uniform(0, 0.06))
+            self.fill()
+        else:
+            self.fill()
+            try:
+                worker.push_image(worker.image(), tags=["t0"])
+            except Full:
+                self.refused += 1
+        self.ledger_in_order()
         registry.close()
 
-    # ---- one point
+    def while_full(self):
+        """The disk is full and nothing is under way."""
+        free = self.disk.free()
+        self.alive()
+        self.checked(lists=False)
+        registry = Checked(A)
+        for path in ("/v2/_catalog", "/v2/crash/worker0/tags/list"):
+            try:
+                answer = registry.request("GET", path)
+                if answer.status not in (200, 404):
+                    raise Broken(f"GET {path}: {answer.status}")
+            except Full:
+                self.notes.append("lists refused")
+        data = self.random.randbytes(2000)
+        try:
+            registry.push_blob("crash/refused", data)
+            if self.filler and self.left < 64 << 20:
+                raise Broken(f"a layer was taken with {self.disk.free() >> 10} KiB free")
+        except Full:
+            pass
+        if Registry(A, timeout=DEADLINE).request("GET", "/readyz").status not in (200, 503):
+            raise Broken("/readyz gives no answer that is due")
+        self.delete_while_full(free)
+        registry.close()
 
-    def point(self, number):
-        way, left = WAYS[number % len(WAYS)], self.random.choice(LEFT)
-        registry = Registry(ADDRESS, timeout=LATE)
-        for count in range(3):
-            if not self.push_image(registry, 200_000, f"p{number}-{count}"):
-                raise Broken("a push before the disk was full is refused")
-        ended = threading.Event()
-        workers = [threading.Thread(target=self.work, args=(way, number, worker, ended)) for worker in range(3)]
-        if way == "start":
-            self.node.kill()
-            self.disk.fill(left)
-            self.node.start()
-            if self.node.ready(ADDRESS) is None:
-                raise Broken("it does not start on a full disk")
-            registry = Registry(ADDRESS, timeout=LATE)
+    def delete_while_full(self, free):
+        """The ballast is there for this."""
+        tags = [key for key, tag in self.ledger.tags.items() if tag.acknowledged]
+        if not tags:
+            return
+        repository, name = self.random.choice(tags)
+        tag, registry = self.ledger.tags[repository, name], Checked(A)
+        tag.maybe.add(None)
+        try:
+            registry.request("DELETE", f"/v2/{repository}/manifests/{name}", due=202)
+            tag.settle(None)
+        except Full as refusal:
+            self.refused += 1
+            if not (self.filler and self.greedy):
+                raise Broken(f"{refusal}, with {free >> 10} KiB free and the ballast") from refusal
+        if registry.manifest(repository, name).status not in (200, 404):
+            raise Broken(f"tag {repository}:{name} can no longer be read")
+
+    def make_room(self, started):
+        if self.filler:
+            self.filler.stop()
+            self.filler = None
+        elif started:
+            self.collect_half()
+        if not started:
+            self.start()
+
+    def collect_half(self):
+        """Without another file, deletes and a collection must make room on the full disk."""
+        registry = Checked(A)
+        for number in range(THREADS // 2):
+            repository = f"crash/worker{number}"
+            for name in [name for (r, name), item in self.ledger.manifests.items() if r == repository and item.state == KEPT]:
+                registry.request("DELETE", f"/v2/{repository}/manifests/{name}", due=202)
+                self.ledger.set((repository, name), self.ledger.manifests[repository, name], "gone")
+                if name in self.ledger.images.get(repository, []):
+                    self.ledger.images[repository].remove(name)
+            for (r, _), tag in self.ledger.tags.items():
+                if r == repository:
+                    tag.settle(None)
+        answer = self.node.command("gc", "--grace", "0s", "--json")
+        if answer.returncode != 0:
+            raise Broken(f"sampan gc on a full disk ends with {answer.returncode}: {answer.stderr.strip()}")
+        self.notes.append(f"gc made room: {json.loads(answer.stdout)['bytes'] >> 20} MiB")
+
+    def recover(self):
+        """Pushes and lists work again without a start."""
+        began, registry = time.monotonic(), Checked(A)
+        data = self.random.randbytes(50_000)
+        while True:
+            try:
+                blob = registry.push_blob("crash/again", data)
+                body = manifest(blob, [blob])
+                registry.push_manifest("crash/again", "latest", body)
+                registry.request("GET", "/v2/_catalog", due=200)
+                break
+            except Full as refusal:
+                if time.monotonic() - began > RECOVER:
+                    raise Broken(f"{RECOVER} s after there was room: {refusal}, {self.disk.free() >> 20} MiB free") from refusal
+                time.sleep(0.05)
+        self.recovered = time.monotonic() - began
+        self.kept = digest(body)
+        registry.close()
+
+    def afterwards(self):
+        refused = self.refused
+        self.checked()
+        self.load(ALL, (AFTER, AFTER))
+        if self.refused != refused:
+            raise Broken(f"{self.refused - refused} requests were refused with {self.disk.free() >> 20} MiB free")
+        self.checked()
+        self.verify()
+        self.node.kill()
+        self.start()
+        self.checked()
+        image = Checked(A).manifest("crash/again", "latest")
+        if digest(image.body) != self.kept or any(
+                digest(Checked(A).blob("crash/again", name).body) != name for name in blobs_of(image.body)):
+            raise Broken("the image that was pushed when there was room is lost")
+        self.verify()
+        if "panicked" in self.log(self.log_from):
+            raise Broken("A's log tells of a panic")
+
+    # ---- steps
+
+    def worker(self, number, weights):
+        self.loads += 1
+        return Pusher(self.ledger, A, number, self.random.getrandbits(32), threading.Event(), threading.Event(), weights)
+
+    def load(self, weights, before, full=None, until_full=False, collect=False):
+        """Runs the workers for some time, and on while the disk fills and for some time after it has."""
+        workers = [self.worker(number, weights) for number in range(THREADS)]
         for worker in workers:
             worker.start()
-        time.sleep(self.random.uniform(0.01, 0.4))
-        if way != "pushes":
-            self.disk.fill(left)
-        time.sleep(LOAD)
-        self.check(f"point {number}, {way}, full")
-        ended.set()
+        gc = threading.Thread(target=self.collect, args=(workers[0].ended,), daemon=True)
+        if collect:
+            gc.start()
+        deadline = time.monotonic() + self.random.uniform(*before)
+        while time.monotonic() < deadline and not self.ledger.wrong:
+            if until_full and all(worker.refused for worker in workers):
+                break
+            time.sleep(0.005)
+        if full and not self.ledger.wrong:
+            self.fill()
+            time.sleep(self.random.uniform(*full))
         for worker in workers:
-            worker.join(timeout=LATE * 2)
-            if worker.is_alive():
-                raise Broken(f"point {number}, {way}: a request is never answered")
-        if self.wrong:
-            raise Broken(f"point {number}, {way}: {self.wrong[0]}")
+            worker.ended.set()
+        for worker in workers:
+            worker.join()
+            self.refused += worker.refused
+        if collect:
+            gc.join()
+        if until_full and not self.refused:
+            raise Broken(f"layers did not fill the disk in {FILLING} s")
+        self.alive()
+        self.ledger_in_order()
+
+    def collect(self, ended):
+        while not ended.is_set():
+            answer = self.node.command("gc", "--grace", "0s", "--json")
+            said = answer.stderr.strip()
+            if answer.returncode != 0 and not any(words in said for words in ("the disk is full", "built anew")):
+                self.ledger.wrong.append(f"sampan gc ends with {answer.returncode}: {said}")
+                return
+
+    def ledger_in_order(self):
+        if self.ledger.wrong:
+            raise Broken("\n  ".join(self.ledger.wrong[:10]))
+
+    def checked(self, lists=True):
+        wrong = check(self.ledger, A, lists=lists)
+        if wrong:
+            raise Broken("\n  ".join(wrong[:10]))
+
+    def alive(self):
         if not self.node.alive():
-            raise Broken(f"point {number}, {way}: the registry has died")
-        self.check(f"point {number}, {way}, after the load")
+            raise Broken(f"A has died with {self.node.process.returncode}")
 
-        self.disk.empty()
-        if way == "pushes":
-            # What filled it were pushes: deleting and collecting makes the room.
-            for tag in [tag for tag in self.tags if tag.startswith("big")]:
-                self.delete_tag(registry, tag)
-            self.untag_all(registry)
-        deadline = time.monotonic() + RECOVERS
-        while not self.push_image(registry, 300_000, f"p{number}-again"):
-            if time.monotonic() > deadline:
-                raise Broken(f"point {number}, {way}: no push is taken {RECOVERS} s after there is room")
-            time.sleep(0.2)
-        answer = self.node.command("verify")
+    def verify(self):
+        answer = self.node.command("verify", "--json")
         if answer.returncode != 0:
-            raise Broken(f"point {number}, {way}: verify says {answer.stdout[-500:]} {answer.stderr[-300:]}")
-        self.node.kill()
-        self.node.start()
-        if self.node.ready(ADDRESS) is None:
-            raise Broken(f"point {number}, {way}: it does not start again")
-        self.check(f"point {number}, {way}, after a kill")
-        print(f"point {number}: {way}, {left >> 10} KiB left; {len(self.tags)} tags there", flush=True)
-        self.tidy()
+            raise Broken(f"sampan verify ends with {answer.returncode}: {(answer.stdout + answer.stderr).strip()[-1000:]}")
 
-    def work(self, way, number, worker, ended):
-        try:
-            registry, count = Registry(ADDRESS, timeout=LATE), 0
-            while not ended.is_set():
-                count += 1
-                tag = f"w{number}-{worker}-{count % 20}"
-                if way == "pushes":
-                    self.push_image(registry, 12 << 20, f"big{number}-{worker}-{count}")
-                elif way == "layer":
-                    self.push_image(registry, 8 << 20, tag)
-                elif way == "chunks":
-                    self.push_image(registry, 3 << 20, tag, chunk=700_000)
-                elif way == "deletes" and count % 3 == 0:
-                    self.delete_tag(registry, tag)
-                elif way == "gc" and worker == 0:
-                    answer = self.node.command("gc", "--json")
-                    if answer.returncode != 0 and "full" not in answer.stderr:
-                        raise Broken(f"gc: {answer.stderr}")
-                else:
-                    self.push_image(registry, 20_000, tag)
-        except (Broken, KeyError, ValueError) as broken:
-            self.wrong.append(repr(broken))
+    def log_size(self):
+        return os.path.getsize(self.node.log) if os.path.exists(self.node.log) else 0
 
-    def untag_all(self, registry):
-        """Deletes big images with their manifests, and has the room given back."""
-        for name, body in list(self.manifests.items()):
-            size = json.loads(body)["layers"][0]["size"]
-            if size > 4 << 20 and name not in self.tags.values():
-                answer = self.ask(registry, "DELETE", f"/v2/full/manifests/{name}")
-                if answer.status not in (202, 404):
-                    raise Broken(f"a manifest cannot be deleted on a full disk: {answer.status} {answer.body!r}")
-                del self.manifests[name]
-        answer = self.node.command("gc", "--grace", "0s")
-        if answer.returncode != 0:
-            raise Broken(f"gc does not work on a full disk: {answer.stderr}")
-
-    def tidy(self):
-        """Makes room for the next point."""
-        registry = Registry(ADDRESS, timeout=LATE)
-        for tag in list(self.tags):
-            self.delete_tag(registry, tag)
-        for name in list(self.manifests):
-            self.ask(registry, "DELETE", f"/v2/full/manifests/{name}")
-        self.manifests.clear()
-        self.blobs.clear()
-        self.node.command("gc", "--grace", "0s")
+    def log(self, start):
+        with open(self.node.log, "rb") as log:
+            log.seek(start)
+            return log.read().decode(errors="replace")
 
 
 def main():
@@ -280,24 +429,30 @@ def main():
     parser.add_argument("--sampan", required=True)
     parser.add_argument("--work", required=True)
     parser.add_argument("--points", type=int, default=10)
+    parser.add_argument("--only", type=int)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     options = parser.parse_args()
-    disk = Disk(options.work)
-    run = Run(options, disk)
-    try:
-        run.node.start()
-        if run.node.ready(ADDRESS) is None:
-            raise Broken("it does not start")
-        for number in range(options.points):
-            run.point(number)
-        shown = ", ".join(f"{count} x {status}" for status, count in sorted(run.answers.items()))
-        print(f"disk-full: {options.points} points, seed {options.seed}; answers: {shown}", flush=True)
-    except (Broken, OSError, http.client.HTTPException) as broken:
-        sys.exit(f"disk-full: FAILED, --seed {options.seed}:\n  {broken or repr(broken)}")
-    finally:
-        if run.node.process and run.node.alive():
-            run.node.kill()
-        disk.remove()
+    failed, slowest, refused = 0, 0.0, 0
+    numbers = [options.only] if options.only else range(1, options.points + 1)
+    for number in numbers:
+        point, began = Point(options, number), time.monotonic()
+        try:
+            point.run()
+        except (Broken, Refused, OSError, http.client.HTTPException, subprocess.SubprocessError) as broken:
+            failed += 1
+            print(f"point {number}: FAILED, --seed {options.seed} --only {number}: {point.describe()}:\n  "
+                  f"{broken or repr(broken)}", flush=True)
+            continue
+        blobs, manifests, tags = point.ledger.counts()
+        notes = "".join(f"; {note}" for note in sorted(set(point.notes)))
+        slowest, refused = max(slowest, point.recovered), refused + point.refused
+        print(f"point {number}: {point.describe()}: {point.refused} requests refused, {blobs} blobs, {manifests} manifests "
+              f"and {tags} tags kept, pushes again after {point.recovered * 1000:.0f} ms{notes} "
+              f"({time.monotonic() - began:.1f} s)", flush=True)
+    if failed:
+        sys.exit(f"disk-full: FAILED at {failed} of {len(numbers)} points, seed {options.seed}")
+    print(f"disk-full: {len(numbers)} points, seed {options.seed}: nothing acknowledged lost, {refused} requests refused in "
+          f"order, pushes again {slowest * 1000:.0f} ms after there was room at the latest")
 
 
 if __name__ == "__main__":

@@ -327,9 +327,9 @@ class Load:
             worker.join()
 
 
-def check(ledger, address, sample=None):
+def check(ledger, address, sample=None, lists=True):
     """What is lost or wrong, as a list of sentences. All that a request was for since the last check is read, and a
-    sample of the rest (all of it, if none is said). What is seen then counts."""
+    sample of the rest (all of it, if none is said), and lists, if wanted. What is seen then counts."""
     registry, wrong = Registry(address), ledger.wrong
     ledger.wrong = []
     # Manifests first: they decide which blobs must be there.
@@ -347,7 +347,7 @@ def check(ledger, address, sample=None):
         elif seen and ledger.manifests[repository, seen].state != KEPT:
             wrong.append(f"tag {repository}:{name} shows {seen}, which is not there by its digest")
         tag.settle(seen)
-    for repository in {repository for repository, _ in ledger.tags}:
+    for repository in {repository for repository, _ in ledger.tags} if lists else ():
         answer = registry.request("GET", f"/v2/{repository}/tags/list")
         due = sorted(name for (r, name), tag in ledger.tags.items() if r == repository and tag.acknowledged)
         listed = sorted(json.loads(answer.body).get("tags") or []) if answer.status == 200 else []
