@@ -492,7 +492,6 @@ fn number(value: Option<sled::IVec>) -> u64 {
     value.and_then(|value| value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))).unwrap_or(0)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it stands where map_err wants a function of the error")]
 fn failed(error: sled::Error) -> StoreError {
     match error {
         sled::Error::Io(error) if is_full(&error) => StoreError::NoSpace,
