@@ -17,6 +17,7 @@ use multihash::Multihash;
 
 use crate::digest::{Algorithm, Digest};
 use crate::error::StoreError;
+use crate::files::is_full;
 use crate::journal::Position;
 
 /// Pages that sled keeps in memory.
@@ -491,9 +492,11 @@ fn number(value: Option<sled::IVec>) -> u64 {
     value.and_then(|value| value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))).unwrap_or(0)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it stands where map_err wants a function of the error")]
 fn failed(error: sled::Error) -> StoreError {
-    StoreError::Index(error.to_string().into())
+    match error {
+        sled::Error::Io(error) if is_full(&error) => StoreError::NoSpace,
+        error => StoreError::Index(error.to_string().into()),
+    }
 }
 
 #[cfg(test)]
@@ -590,5 +593,11 @@ mod tests {
         let error = index.unreadable(sled::Error::Unsupported("no space".into()));
         assert!(matches!(error, StoreError::Rebuilding));
         assert!(!index.is_up());
+    }
+
+    #[test]
+    fn an_index_that_fails_for_want_of_room_says_so() {
+        let error = sled::Error::Io(std::io::ErrorKind::StorageFull.into());
+        assert!(matches!(failed(error), StoreError::NoSpace));
     }
 }

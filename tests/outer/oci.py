@@ -51,9 +51,16 @@ class Registry:
         """One request. With `due`, any other status is an error. Header names are written with underscores."""
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
-            self.connection.request(method, path, body=body, headers=headers)
+            cut = False
+            try:
+                self.connection.request(method, path, body=body, headers=headers)
+            except (BrokenPipeError, ConnectionResetError):
+                # The answer may have come before the end of the body, and the connection was closed after it.
+                cut = True
             response = self.connection.getresponse()
             answer = Answer(response.status, response.headers, response.read())
+            if cut:
+                self.connection.close()
         except (OSError, http.client.HTTPException):
             self.connection.close()
             raise
