@@ -10,6 +10,7 @@ use libp2p::PeerId;
 use libp2p::request_response::ResponseChannel;
 use tokio::task::JoinSet;
 
+use crate::bitswap::Serving;
 use crate::ipns::{Record, Verified};
 use crate::name::Name;
 use crate::records::Records;
@@ -47,13 +48,19 @@ pub(crate) enum Answer {
 
 pub(crate) struct Answers {
     records: Arc<dyn Records>,
+    serving: Serving,
     running: JoinSet<Answer>,
     waiting: VecDeque<Task>,
 }
 
 impl Answers {
-    pub(crate) fn new(records: Arc<dyn Records>) -> Self {
-        Self { records, running: JoinSet::new(), waiting: VecDeque::new() }
+    /// Nodes are blocks: they go along only where everyone is served.
+    pub(crate) fn new(records: Arc<dyn Records>, serving: Serving) -> Self {
+        Self { records, serving, running: JoinSet::new(), waiting: VecDeque::new() }
+    }
+
+    pub(crate) fn serving(&self) -> Serving {
+        self.serving
     }
 
     /// Takes a question. If there are too many it is dropped, and with it the channel, which tells the peer.
@@ -88,17 +95,21 @@ impl Answers {
     fn run(&mut self) {
         while self.running.len() < RUNNING {
             let Some(task) = self.waiting.pop_front() else { return };
-            let records = Arc::clone(&self.records);
-            self.running.spawn_blocking(move || task.answer(records.as_ref()));
+            let (records, serving) = (Arc::clone(&self.records), self.serving);
+            self.running.spawn_blocking(move || task.answer(records.as_ref(), serving));
         }
     }
 }
 
 impl Task {
-    fn answer(self, records: &dyn Records) -> Answer {
+    fn answer(self, records: &dyn Records, serving: Serving) -> Answer {
         match self {
             Self::Ask { name, have, channel } => {
-                let response = match records.update(&name, have.as_ref()) {
+                let update = match serving {
+                    Serving::Everyone => records.update(&name, have.as_ref()),
+                    Serving::Nobody => records.record(&name).map(|record| (record, Bytes::new())),
+                };
+                let response = match update {
                     Some((record, nodes)) => follow::Response::Known { record, nodes: fitting(nodes) },
                     None => follow::Response::Unknown,
                 };

@@ -92,7 +92,7 @@ pub async fn start(
     let mut worker = Box::new(Worker {
         swarm,
         commands: receiver,
-        answers: Answers::new(records),
+        answers: Answers::new(records, config.serving),
         outbox,
         counters: Arc::clone(&counters),
         network: config.network,

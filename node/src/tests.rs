@@ -161,7 +161,7 @@ impl Stranger {
             fetch: fetch::behaviour(),
             follow: request_response::Behaviour::with_codec(
                 follow::Codec,
-                [(follow::PROTOCOL, ProtocolSupport::Outbound)],
+                [(follow::PROTOCOL, ProtocolSupport::Full)],
                 request_response::Config::default(),
             ),
         };
@@ -268,6 +268,36 @@ async fn an_update_reaches_a_connected_follower_with_its_nodes() {
         assert_eq!((received, nodes), (record, Bytes::from_static(b"nodes")));
     }
     assert_eq!(follower.node.stats().records_taken, 3);
+}
+
+#[tokio::test]
+async fn a_node_that_serves_nobody_gives_records_without_nodes() {
+    let publisher = Fixture::with(Config { serving: Serving::Nobody, ..config() }).await;
+    let (name, first, second) = (publisher.key.name(), publisher.signed(1), publisher.signed(2));
+    publisher.publish(&first, b"nodes").await;
+    let mut stranger = Stranger::connected_to(&publisher.node).await;
+    let ask = follow::Request::Ask { name, have: None };
+    stranger.0.behaviour_mut().follow.send_request(&publisher.node.peer_id(), ask);
+    let answer = stranger.until(|event| match event {
+        SwarmEvent::Behaviour(StrangerBehaviourEvent::Follow(follow::Event::Message {
+            message: Message::Response { response, .. },
+            ..
+        })) => Some(response),
+        _ => None,
+    });
+    let without = follow::Response::Known { record: first.bytes().clone(), nodes: Bytes::new() };
+    assert_eq!(answer.await, without);
+
+    // It has asked, so it is told of what comes next.
+    assert_eq!(stranger.during(publisher.publish(&second, b"nodes")).await, 1);
+    let told = stranger.until(|event| match event {
+        SwarmEvent::Behaviour(StrangerBehaviourEvent::Follow(follow::Event::Message {
+            message: Message::Request { request: follow::Request::Update { record, nodes, .. }, .. },
+            ..
+        })) => Some((record, nodes)),
+        _ => None,
+    });
+    assert_eq!(told.await, (second.bytes().clone(), Bytes::new()));
 }
 
 #[tokio::test]

@@ -4,13 +4,13 @@
 //! trickles in, to a body that nobody asked for, or to a client that does not read. So each socket is wrapped here, and
 //! judged once a second while it is waited for.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -98,6 +98,8 @@ pub(super) struct Connection {
     idle_since: Cell<Instant>,
     unasked: Cell<u64>,
     written: Cell<u64>,
+    /// Who reads the socket.
+    reader: RefCell<Option<Waker>>,
 }
 
 impl Connection {
@@ -108,6 +110,7 @@ impl Connection {
             idle_since: Cell::new(Instant::now()),
             unasked: Cell::new(0),
             written: Cell::new(0),
+            reader: RefCell::new(None),
         })
     }
 
@@ -119,6 +122,21 @@ impl Connection {
         self.working.set(self.working.get() + 1);
         self.unasked.set(0);
         Some(Busy { connection: Rc::clone(self), sending: false })
+    }
+
+    fn remember(&self, context: &Context<'_>) {
+        let mut reader = self.reader.borrow_mut();
+        if !reader.as_ref().is_some_and(|reader| reader.will_wake(context.waker())) {
+            *reader = Some(context.waker().clone());
+        }
+    }
+
+    /// actix stops reading while the body of a request has no room. Where the handler ends without taking the body,
+    /// nothing else would make it look again, and the connection would stay for ever.
+    fn wake_reader(&self) {
+        if let Some(reader) = self.reader.borrow_mut().take() {
+            reader.wake();
+        }
     }
 
     fn requests(&self) -> u32 {
@@ -141,6 +159,7 @@ impl Busy {
             let Connection { working, sending, .. } = self.connection.as_ref();
             working.set(working.get().saturating_sub(1));
             sending.set(sending.get() + 1);
+            self.connection.wake_reader();
         }
     }
 }
@@ -152,6 +171,7 @@ impl Drop for Busy {
         if self.connection.requests() == 0 {
             self.connection.idle_since.set(Instant::now());
         }
+        self.connection.wake_reader();
     }
 }
 
@@ -207,14 +227,6 @@ impl<S> Guarded<S> {
             }
         }
         Poll::Pending
-    }
-
-    /// Has the task woken once more although it was given something. actix stops reading while a body has no room; where
-    /// its handler ends just then without taking the body, nothing else would wake the connection again.
-    fn stay_awake(&mut self, context: &mut Context<'_>) {
-        while self.tick.as_mut().poll(context).is_ready() {
-            self.tick.as_mut().reset((Instant::now() + self.connections.patience.tick).into());
-        }
     }
 
     fn judge(&mut self, now: Instant) -> Option<End> {
@@ -293,7 +305,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 if bytes > 0 && this.is_unasked(bytes) {
                     buffer.set_filled(before);
                 }
-                this.stay_awake(context);
+                this.connection.remember(context);
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(error) => Poll::Ready(error),
@@ -367,9 +379,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_was_given_something_wakes_its_task_once_more() {
+    async fn the_end_of_a_request_wakes_a_connection_that_has_stopped_reading() {
         let (mut guarded, mut client, _) = guard(100, PATIENT);
         client.write_all(b"x").await.unwrap();
+        let mut busy = guarded.connection().begin();
         let mut given = false;
         let woken = std::future::poll_fn(|context| {
             if given {
@@ -380,10 +393,12 @@ mod tests {
             given = true;
             Poll::Pending
         });
+        let mut woken = Box::pin(woken);
+        assert!(futures::poll!(&mut woken).is_pending());
         tokio::select! {
             biased;
             () = tokio::time::sleep(SHORT * 50) => panic!("nothing has woken it"),
-            () = woken => {}
+            () = async { busy.take().unwrap().send(); woken.await } => {}
         }
     }
 

@@ -146,6 +146,38 @@ mod tests {
             }
         }
 
+        /// Each range against every byte of the content, one by one.
+        #[test]
+        fn what_is_sent_is_what_the_words_mean(
+            asked in prop::collection::vec(
+                (prop::option::of(0_u64..40), prop::option::of(0_u64..40))
+                    .prop_filter("a range says something", |asked| *asked != (None, None)),
+                1..6,
+            ),
+            size in 0_u64..32,
+        ) {
+            let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+            let specs = asked.iter().map(|(first, last)| format!("{}-{}", number(*first), number(*last)));
+            let header = format!("bytes={}", specs.collect::<Vec<_>>().join(", "));
+            let is_meant = |asked: &(Option<u64>, Option<u64>), byte: u64| match *asked {
+                (Some(first), Some(last)) => (first..=last).contains(&byte),
+                (Some(first), None) => byte >= first,
+                (None, suffix) => byte + suffix.unwrap_or_default() >= size,
+            };
+            let bytes = |asked: &_| (0..size).filter(|byte| is_meant(asked, *byte)).collect::<Vec<_>>();
+            let meant: Vec<Vec<u64>> = asked.iter().map(bytes).filter(|bytes| !bytes.is_empty()).collect();
+            let total = meant.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+            let backwards = asked.iter().any(|asked| matches!(asked, (Some(first), Some(last)) if first > last));
+            match select(Some(&header), size) {
+                Selection::Unsatisfiable => prop_assert!(meant.is_empty() || backwards),
+                Selection::Whole => prop_assert!(meant.len() > 1 && total > size),
+                Selection::Parts(parts) => {
+                    prop_assert!(!backwards && (meant.len() == 1 || total <= size));
+                    prop_assert_eq!(parts.into_iter().map(Iterator::collect).collect::<Vec<Vec<u64>>>(), meant);
+                }
+            }
+        }
+
         #[test]
         fn any_header_is_answered(header in ".*", size: u64) {
             let _ = select(Some(&header), size);

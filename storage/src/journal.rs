@@ -429,6 +429,8 @@ pub fn decode(bytes: &[u8]) -> Option<(Entry, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::block::{RAW, cid_of};
 
@@ -532,10 +534,85 @@ mod tests {
         assert_eq!(replay.entries.last().unwrap().1, commit("b"));
     }
 
-    proptest::proptest! {
+    fn entries() -> impl Strategy<Value = Entry> {
+        let root = CidBytes(cid_of(RAW, b"root"));
+        prop_oneof![
+            "[a-z]{1,9}".prop_map(|path| commit(&path)),
+            (any::<u64>(), any::<u64>()).prop_map(move |(sequence, covers)| Entry::Fold {
+                root,
+                sequence,
+                covers
+            }),
+            prop::collection::vec(any::<u8>(), 0..40)
+                .prop_map(|record| Entry::Record { record: ByteBuf::from(record) }),
+            ("[a-c]", any::<u64>()).prop_map(move |(name, sequence)| {
+                Entry::Adopt { name, root, sequence, record: ByteBuf::new() }
+            }),
+            "[a-c]".prop_map(|name| Entry::Follow { name }),
+            "[a-c]".prop_map(|name| Entry::Unfollow { name }),
+        ]
+    }
+
+    proptest! {
         #[test]
-        fn decoding_never_panics(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        fn decoding_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&bytes);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Of what the last file held, whole entries are read up to where it was cut; then it goes on.
+        #[test]
+        fn what_a_power_cut_leaves_is_the_beginning(
+            files in prop::collection::vec(prop::collection::vec(entries(), 0..6), 1..4),
+            cut in any::<prop::sample::Index>(),
+            tail in prop_oneof![Just(Vec::new()), prop::collection::vec(any::<u8>(), 1..20), Just(vec![0; 50])],
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut journal, replay) = Journal::open(dir.path()).unwrap();
+            let (mut written, mut state, mut ends) = (replay.entries, replay.state, vec![journal.len]);
+            for (number, entries) in files.iter().enumerate() {
+                if number > 0 {
+                    journal.len = ROTATE_AT;
+                    journal.rotate(&state).unwrap();
+                    written.push((journal.next - 1, Entry::State(state.clone())));
+                    ends = vec![journal.len];
+                }
+                for entry in entries {
+                    journal.append(std::slice::from_ref(entry)).unwrap();
+                    state.apply(entry);
+                    written.push((journal.next - 1, entry.clone()));
+                    ends.push(journal.len);
+                }
+            }
+            drop(journal);
+
+            let mut content = fs::read(file(dir.path())).unwrap();
+            let cut = cut.index(content.len() + 1);
+            let lost = ends.iter().filter(|end| **end > cut as u64).count();
+            content.truncate(cut);
+            content.extend(tail);
+            fs::write(file(dir.path()), content).unwrap();
+            written.truncate(written.len() - lost);
+            let (mut journal, replay) = Journal::open(dir.path()).unwrap();
+            if written.is_empty() {
+                // The very first file without its state: nothing was ever acknowledged.
+                prop_assert_eq!(replay.entries.len(), 1);
+                return Ok(());
+            }
+            prop_assert_eq!(&replay.entries, &written);
+            let mut state = State::default();
+            for (_, entry) in &written {
+                state.apply(entry);
+            }
+            prop_assert_eq!(&replay.state, &state);
+
+            journal.append(&[commit("new")]).unwrap();
+            written.push((journal.next - 1, commit("new")));
+            drop(journal);
+            prop_assert_eq!(Journal::open(dir.path()).unwrap().1.entries, written);
         }
     }
 }

@@ -62,4 +62,6 @@ pub use upload::{Upload, UploadId};
 pub use view::Tree;
 
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
 mod tests;

@@ -296,7 +296,7 @@ fn an_unknown_block_is_not_here() {
     assert!(matches!(store.need(&cid), Err(BlockError::Missing(_))));
 }
 
-fn copy_dir(from: &Path, to: &Path) {
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
     for item in std::fs::read_dir(from).unwrap() {
         let item = item.unwrap();
         let target = to.join(item.file_name());

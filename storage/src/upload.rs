@@ -416,6 +416,8 @@ fn prepare(dir: &Path, about: &str) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::dag::file::{CHUNK, from_bytes};
 
@@ -579,5 +581,70 @@ mod tests {
         assert!(upload.finish(&Digest::of(Algorithm::Sha512, b"other")).is_err());
         assert_eq!(count(dir.path()), 0);
         assert_eq!(uploads.count.load(Ordering::SeqCst), 0);
+    }
+
+    /// What happens to the uploads at a time.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// So many bytes come to one of them, in pieces of a size.
+        Write { which: usize, bytes: usize, piece: usize },
+        /// The process ends and another one begins.
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let bytes = prop_oneof![0..9_usize, CHUNK - 2..CHUNK + 3, 0..2 * CHUNK];
+        prop_oneof![
+            8 => (0..3_usize, bytes, 1..300_000_usize)
+                .prop_map(|(which, bytes, piece)| Step::Write { which, bytes, piece }),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// The first two bring the same bytes, the third brings others.
+        #[test]
+        fn uploads_become_their_blobs_however_their_bytes_come(
+            sizes in [0..3 * CHUNK, 0..3 * CHUNK],
+            steps in prop::collection::vec(step(), 0..12),
+            announced in [prop::option::of(0..2_usize), prop::option::of(0..2_usize), prop::option::of(0..2_usize)],
+            digests in [0..2_usize, 0..2_usize, 0..2_usize],
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let repository: RepositoryName = "foo".parse().unwrap();
+            let mut other = bytes(sizes[1]);
+            other.push(7);
+            let contents = [bytes(sizes[0]), bytes(sizes[0]), other];
+            let mut uploads = open(dir.path());
+            let ids = announced.map(|algorithm| {
+                *uploads.begin(&repository, algorithm.map(|at| Algorithm::ALL[at])).unwrap().id()
+            });
+            let mut came = [0; 3];
+            for step in steps {
+                let Step::Write { which, bytes, piece } = step else {
+                    drop(uploads);
+                    uploads = open(dir.path());
+                    continue;
+                };
+                let mut upload = uploads.resume(&repository, &ids[which]).unwrap();
+                prop_assert_eq!(upload.offset(), came[which] as u64);
+                let end = contents[which].len().min(came[which] + bytes);
+                let pieces: Vec<&[u8]> = contents[which][came[which]..end].chunks(piece).collect();
+                upload.write_pieces(&pieces).unwrap();
+                came[which] = end;
+            }
+            for (which, content) in contents.iter().enumerate() {
+                let mut upload = uploads.resume(&repository, &ids[which]).unwrap();
+                upload.write(&content[came[which]..]).unwrap();
+                let digest = Digest::of(Algorithm::ALL[digests[which]], content);
+                let stored = upload.finish(&digest).unwrap();
+                prop_assert_eq!((stored.size, stored.root.cid), (content.len() as u64, from_bytes(content).0.cid));
+                let blob = uploads.blobs.open_blob(&digest).unwrap().unwrap();
+                prop_assert_eq!(&blob.read_all(u64::MAX).unwrap()[..], &content[..]);
+            }
+            prop_assert_eq!(count(dir.path()), 0);
+        }
     }
 }

@@ -26,16 +26,17 @@ import threading
 import time
 
 from node import Broken, Collector, Node
-from load import Ledger, Load, check
+from load import KEPT, Ledger, Load, check
 from oci import Registry
 
 UNDER_LOAD = 6   # seconds that a fail point has to be reached
 AFTER_CUT = 0.3  # seconds of load after a device was cut: nothing may be acknowledged then that is not kept
+READ = 30        # seconds that the answer to a read may take
 DYING = 5        # seconds from a broken connection to the end of the process
 CONVERGE = 60    # seconds until B shows A's last root
 ENOUGH = 4       # with this many rounds for each fail point, all must have been reached
 SAMPLE = 60      # blobs, and manifests, of earlier rounds that are read again after each
-VERIFY = 10      # rounds between two verifications
+VERIFY = 1       # rounds between two verifications
 A, B = "127.0.0.1:5000", "10.77.0.2:5000"
 
 # Linux: fs/ext4/ext4.h
@@ -131,11 +132,16 @@ class Run:
             self.follower.start(fail_point)
             self.follower.ready(B)
             fail_point = None
+        damages = bool(fail_point) and fail_point.startswith("quarantine.")
         self.writer.kill(self.random.choice([signal.SIGKILL, signal.SIGTERM]))
         if number % VERIFY == 0:
             self.verify()
+        damaged = self.damage() if damages else None
         self.writer.start(fail_point)
-        died_itself = self.writer.ready(A) is None or self.load(number, fail_point)
+        if damages:
+            died_itself = self.writer.ready(A) is None or self.find(damaged)
+        else:
+            died_itself = self.writer.ready(A) is None or self.load(number, fail_point)
         if died_itself and not fail_point:
             raise Broken("A died without being killed")
         if died_itself:
@@ -151,6 +157,8 @@ class Run:
             self.follower.start()
             if self.follower.ready(B) is None:
                 raise Broken("B does not start on its data any more")
+        if damaged:
+            self.heal(damaged)
         touched = len(self.ledger.touched)
         wrong = check(self.ledger, A, SAMPLE) + self.watch.broken + self.sequence_wrong()
         if wrong:
@@ -182,8 +190,41 @@ class Run:
             return None
         name = self.fail_points[number // 2 % len(self.fail_points)]
         # A file of the journal is closed once in some hundred entries, and B adopts what A has time to publish.
-        passes = [1] if name.startswith(("journal.rotate", "adopt.")) else [1, 1, 2, 5, 20]
+        passes = [1] if name.startswith(("journal.rotate", "adopt.", "quarantine.")) else [1, 1, 2, 5, 20]
         return f"{name}:{self.random.choice(passes)}"
+
+    # ---- a blob that the disk has damaged
+
+    def damage(self):
+        """Turns a bit of a blob, with A down. Its key, or None where there is none yet."""
+        keys = [key for key, blob in self.ledger.blobs.items() if self.ledger.must_be(key, blob) == KEPT]
+        if not keys:
+            return None
+        key = self.random.choice(keys)
+        with open(self.writer.blob_file(key[1]), "r+b") as file:
+            file.seek(self.random.randrange(self.ledger.blobs[key].size))
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 1]))
+        return key
+
+    def find(self, damaged):
+        """Has A put it into quarantine; true if A died by that."""
+        if damaged:
+            self.writer.command("verify", "--repair")
+        died_itself = not self.writer.alive()
+        self.writer.kill()
+        return died_itself
+
+    def heal(self, damaged):
+        """A verification finds what is still damaged, and a push brings the blob back wherever it was."""
+        self.writer.command("verify", "--repair")
+        registry, blob = Registry(A, timeout=READ), self.ledger.blobs[damaged]
+        answer = registry.blob(*damaged)
+        if answer.status != 404 and (answer.status != 200 or answer.body != blob.bytes()):
+            raise Broken(f"a damaged blob is answered with {answer.status} and {len(answer.body)} bytes")
+        registry.push_blob(damaged[0], blob.bytes())
+        registry.close()
 
     def verify(self):
         """A is down. Its disk must be in order all the same."""

@@ -56,7 +56,7 @@ class Run:
             body = manifest(blob, [blob])
             images[digest(data)] = self.registry.push_manifest(repository, f"v{len(images)}", body)
         self.registry.request("DELETE", f"/v2/{repository}/manifests/{images[digest(goes)]}", due=202)
-        self.collected(lambda: not os.path.exists(self.file(digest(goes))), "the deleted blob is still on disk")
+        self.collected(lambda: not os.path.exists(self.writer.blob_file(digest(goes))), "the deleted blob is still on disk")
         if self.registry.blob(repository, digest(goes)).status != 404:
             raise Broken("a collected blob is still shown")
         whole = self.registry.blob(repository, digest(stays))
@@ -64,10 +64,6 @@ class Run:
             raise Broken(f"the blob that stays is answered with {whole.status} and {len(whole.body)} bytes")
         self.through_b([(repository, images[digest(stays)])])
         return repository, images[digest(stays)]
-
-    def file(self, name):
-        algorithm, hexadecimal = name.split(":")
-        return f"{self.writer.data}/blobs/{algorithm}/{hexadecimal[:2]}/{hexadecimal}"
 
     def collected(self, done, complaint):
         """Waits until the grace period is over and collects."""

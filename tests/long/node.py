@@ -69,6 +69,11 @@ class Node:
         return subprocess.run([self.binary, "--data", self.data, name, *arguments], capture_output=True, text=True,
                               timeout=COMMAND, check=False)
 
+    def blob_file(self, name):
+        """Where its data directory has a blob."""
+        algorithm, hexadecimal = name.split(":")
+        return f"{self.data}/blobs/{algorithm}/{hexadecimal[:2]}/{hexadecimal}"
+
     def knows(self, command):
         """Whether the binary has a command."""
         return self.command(command, "--help").returncode == 0

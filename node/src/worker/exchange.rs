@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Worker;
 use crate::answers::{Answer, Task, Whom, fitting};
+use crate::bitswap::Serving;
 use crate::event::{Event, Refusal};
 use crate::handle::{FollowError, PublishError, Published};
 use crate::ipns::{RecordError, Verified};
@@ -303,6 +304,9 @@ impl Worker {
     }
 
     fn send(&mut self, peer: PeerId, name: Name, record: Bytes, nodes: Bytes) {
+        // Nodes are blocks: who gets none by bitswap gets none here.
+        let serves = self.answers.serving() == Serving::Everyone;
+        let nodes = if serves { nodes } else { Bytes::new() };
         let request = follow::Request::Update { name, record, nodes };
         self.swarm.behaviour_mut().follow.send_request(&peer, request);
     }

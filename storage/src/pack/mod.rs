@@ -345,6 +345,8 @@ fn table_path(dir: &Path, id: u32) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::block::RAW;
 
@@ -418,6 +420,53 @@ mod tests {
             check(&packs, 0..12);
             drop(packs);
             check(&Packs::open(dir.path()).unwrap(), 0..12);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// Packs that are closed keep everything, the last one what lies before the cut; then it goes on.
+        #[test]
+        fn what_a_power_cut_leaves_is_the_beginning(
+            packed in prop::collection::vec(1_u32..30, 1..4),
+            cut in any::<prop::sample::Index>(),
+            tail in prop_oneof![Just(Vec::new()), prop::collection::vec(any::<u8>(), 1..20), Just(vec![0; 50])],
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let packs = Packs::open(dir.path()).unwrap();
+            let (mut end, mut closed, mut ends) = (0, 0, Vec::new());
+            for (number, count) in packed.iter().enumerate() {
+                if number > 0 {
+                    closed = end;
+                    packs.begin_rewrite().unwrap();
+                    packs.end_rewrite();
+                }
+                ends.clear();
+                for block in blocks(end..end + count) {
+                    packs.append(&[block]).unwrap();
+                    ends.push(packs.writer.lock().unwrap().len);
+                }
+                end += count;
+            }
+            drop(packs);
+            let last = path(dir.path(), packed.len() as u32);
+            let mut content = fs::read(&last).unwrap();
+            let cut = cut.index(content.len() + 1);
+            let whole = closed + ends.iter().filter(|end| **end <= cut as u64).count() as u32;
+            content.truncate(cut);
+            content.extend(tail);
+            fs::write(&last, content).unwrap();
+
+            let packs = Packs::open(dir.path()).unwrap();
+            check(&packs, 0..whole);
+            for block in blocks(whole..end) {
+                prop_assert!(packs.get(block.cid()).unwrap().is_none());
+            }
+            packs.append(&blocks(0..end + 5)).unwrap();
+            check(&packs, 0..end + 5);
+            drop(packs);
+            check(&Packs::open(dir.path()).unwrap(), 0..end + 5);
         }
     }
 }

@@ -66,6 +66,13 @@ fn as_map(differences: Vec<Difference>) -> BTreeMap<String, (Option<Cid>, Option
     map
 }
 
+/// What makes the new tree out of the old one.
+fn changes_of(differences: &[Difference]) -> BTreeMap<String, Change> {
+    let put = |entry: &Entry| Change::Put { cid: entry.cid, tsize: entry.tsize };
+    let change = |found: &Difference| (found.path.clone(), found.new.as_ref().map_or(Change::Remove, put));
+    differences.iter().map(change).collect()
+}
+
 fn expected(old: &Files, new: &Files) -> BTreeMap<String, (Option<Cid>, Option<Cid>)> {
     let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let cid = |files: &Files, path: &String| files.get(path).map(|(cid, _)| *cid);
@@ -319,6 +326,7 @@ proptest! {
             let scratch = apply(&blocks, &directory::empty(), &puts(&model)).unwrap();
             prop_assert_eq!((made.root, made.tsize), (scratch.root, scratch.tsize));
             let found = run(Diff::new(Some(root), made.root, 0), &blocks, &MemoryBlocks::default());
+            prop_assert_eq!(applied(&blocks, &root, &changes_of(&found)), made.root);
             prop_assert_eq!(as_map(found), expected(&before, &model));
             root = made.root;
         }
@@ -345,6 +353,40 @@ proptest! {
             old.clear();
         }
         let found = run(Diff::new((!from_nothing).then_some(roots[0]), roots[1], 0), &all, &MemoryBlocks::default());
+        let changes = changes_of(&found);
         prop_assert_eq!(as_map(found), expected(&old, &new));
+        let base = if from_nothing { directory::empty() } else { roots[0] };
+        prop_assert_eq!(applied(&all, &base, &changes), roots[1], "one tree and the difference are the other");
+    }
+
+    /// In folders that become HAMTs and stop being so.
+    #[test]
+    fn the_way_to_a_tree_leaves_no_trace_in_its_root(
+        batches in prop::collection::vec((0_u32..3, 0_u32..1400, 1_u32..1100, any::<bool>()), 1..6),
+        order in any::<u64>(),
+    ) {
+        let blocks = empty_tree();
+        let (mut root, mut model) = (directory::empty(), Files::new());
+        for (folder, from, count, keep) in batches {
+            let mut changes = BTreeMap::new();
+            for number in from..from + count {
+                // Scattered, so that neither puts nor removals come in the order of names.
+                let number = number.wrapping_mul(order as u32 | 1) % 1500;
+                let path = format!("d{folder}/{number:0>200}");
+                let (cid, tsize) = value(u64::from(number % 5));
+                if keep {
+                    model.insert(path.clone(), (cid, tsize));
+                } else {
+                    model.remove(&path);
+                }
+                changes.insert(path, if keep { Change::Put { cid, tsize } } else { Change::Remove });
+            }
+            root = applied(&blocks, &root, &changes);
+        }
+        prop_assert_eq!(root, from_scratch(&blocks, &model));
+        prop_assert_eq!(
+            as_map(run(Diff::new(None, root, 0), &blocks, &blocks)),
+            expected(&Files::new(), &model)
+        );
     }
 }
