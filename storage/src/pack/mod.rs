@@ -461,7 +461,8 @@ mod tests {
             let packs = Packs::open(dir.path()).unwrap();
             check(&packs, 0..whole);
             for block in blocks(whole..end) {
-                prop_assert!(packs.get(block.cid()).unwrap().is_none());
+                // The tail may happen to be what was cut off.
+                prop_assert!(packs.get(block.cid()).unwrap().is_none_or(|data| data == *block.data()));
             }
             packs.append(&blocks(0..end + 5)).unwrap();
             check(&packs, 0..end + 5);
