@@ -23,7 +23,9 @@ source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/registries.sh"
 
 CLIENTS=(docker ctr podman buildah skopeo crane regctl oras helm cosign)
-DUTIES=(wrong login push pull index copy list delete artifact sha512 sign resume anonymous)
+DUTIES=(wrong login push pull index copy list delete artifact sign resume)
+[[ ${OF:-sampan} == distribution ]] || DUTIES+=(sha512) # Distribution has no manifests of SHA-512
+DUTIES+=(anonymous) # the last one: it forgets what the client logged in with
 PATIENCE=60 # seconds for one cell; the slowest takes five
 
 SAFE=harbour.lan:5443   # TLS, and nobody comes in without a password
@@ -69,8 +71,10 @@ resumed() {
 }
 
 # anonymous_rules PULL PUSH LOGIN: how a client that has not logged in meets the registry from which everybody pulls.
-# PULL must work before LOGIN, PUSH only after it; each is a function of the client.
+# PULL must work before LOGIN, PUSH only after it; each is a function of the client. A wrong password is worse than none.
 anonymous_rules() {
+    "${CLIENT}_wrong" "$MIXED"
+    rm -f "$DOCKER_CONFIG/config.json" # some store what they never tried
     "$1"
     refused "$2"
     "$3"
@@ -83,7 +87,7 @@ anonymous_rules() {
 cell() {
     local name=$1.$2 began=$EPOCHREALTIME pid watcher
     export CLIENT=$1 HOME=$WORK/homes/$1 HERE=$WORK/cells/$name
-    export DOCKER_CONFIG=$HOME/docker REGISTRY_AUTH_FILE=$HOME/auth.json
+    export DOCKER_CONFIG=$HOME/docker REGISTRY_AUTH_FILE=$HOME/auth.json TMPDIR=$HERE
     mkdir -p "$DOCKER_CONFIG" "$HERE"
     [[ -e $REGISTRY_AUTH_FILE ]] || echo '{}' >"$REGISTRY_AUTH_FILE"
     set -m
@@ -166,6 +170,10 @@ LAYER=$(crane manifest --insecure $OPEN/seed/boat:v1 | jq -r '.layers[0].digest'
 for tag in v1 both; do
     oras cp --no-tty --from-plain-http $OPEN/seed/boat:$tag --to-oci-layout "$WORK/layout:$tag" >/dev/null 2>"$WORK/yardstick.log" || fail "oras makes no layout"
 done
+if [[ $OF == sampan ]]; then
+    REGCTL_CONFIG=$WORK/yardstick/regctl.json DOCKER_CONFIG=$WORK/yardstick regctl image mod --digest-algo sha512 \
+        --create $SAFE/seed/boat:sha512 "ocidir://$WORK/layout:v1" >/dev/null 2>"$WORK/yardstick.log" || fail "regctl makes no image of SHA-512"
+fi
 mkdir "$WORK/key"
 echo -n "of oak" >"$WORK/key/passphrase"
 (cd "$WORK/key" && COSIGN_PASSWORD=$(<passphrase) cosign generate-key-pair >/dev/null 2>"$WORK/yardstick.log") || fail "cosign makes no key"

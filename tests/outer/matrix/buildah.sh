@@ -4,7 +4,7 @@
 
 builder() { buildah --root "$WORK/buildah" --runroot "$WORK/buildah-run" "$@"; }
 
-buildah_wrong() { refused builder login --username "$USERNAME" --password "$PASSWORD." $SAFE; }
+buildah_wrong() { refused builder login --username "$USERNAME" --password "$PASSWORD." "${1:-$SAFE}"; }
 
 buildah_login() { builder login --username "$USERNAME" --password-stdin $SAFE <<<"$PASSWORD"; }
 
@@ -50,6 +50,6 @@ buildah_anonymous_login() { builder login --username "$USERNAME" --password-stdi
 cannot buildah list "no command lists tags"
 cannot buildah delete "no command deletes in a registry"
 cannot buildah artifact "buildah 1.28 knows images only"
-cannot buildah sha512 "buildah 1.28 takes SHA-256 only"
-cannot buildah resume "buildah 1.28 begins again, with an error for the user"
+cannot buildah sha512 "buildah 1.28 computes SHA-256 of everything"
+cannot buildah resume "it ends with an error where the connection is cut"
 cannot buildah sign "buildah 1.28 signs with GPG only, into files beside the registry"

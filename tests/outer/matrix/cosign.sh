@@ -11,8 +11,8 @@ signs() { COSIGN_PASSWORD=$(<"$WORK/key/passphrase") cosign "$1" --key "$WORK/ke
 verifies() { cosign "$1" --key "$WORK/key/cosign.pub" --insecure-ignore-tlog "${@:2}"; }
 
 cosign_wrong() { # its login asks nobody
-    cosign login --username "$USERNAME" --password "$PASSWORD." $SAFE
-    refused signs sign $SAFE/cosign/boat@"$BOTH"
+    cosign login --username "$USERNAME" --password "$PASSWORD." "${1:-$SAFE}"
+    refused cosign save --dir wrong "${1:-$SAFE}/seed/boat:both"
 }
 
 cosign_login() {
@@ -28,13 +28,23 @@ cosign_sign() {
     verifies verify $SAFE/cosign/boat@"$V1"
 }
 
+cosign_delete() {
+    signs sign $SAFE/cosign/boat@"$BOTH"
+    same "signatures" 1 "$(signatures)"
+    cosign clean --force $SAFE/cosign/boat:both
+    same "signatures that are left" 0 "$(signatures)"
+}
+
+# What another client finds attached to the image.
+attached() { DOCKER_CONFIG=$WORK/yardstick oras discover --ca-file "$CA" --format json $SAFE/cosign/boat@"$BOTH" | jq -r '.referrers[].artifactType'; }
+signatures() { attached | grep -c sigstore.bundle || true; }
+
 cosign_artifact() {
     echo '{"freight": "12 barrels"}' >predicate
     signs attest --predicate predicate --type custom $SAFE/cosign/boat@"$BOTH"
     verifies verify-attestation --type custom $SAFE/cosign/boat:both
     cosign tree $SAFE/cosign/boat:both | tee tree
-    DOCKER_CONFIG=$WORK/yardstick oras discover --ca-file "$CA" --format json $SAFE/cosign/boat@"$BOTH" >referrers
-    same "the referrers" application/vnd.dev.sigstore.bundle.v0.3+json "$(jq -r '.referrers[].artifactType' referrers | sort -u)"
+    same "the referrers" application/vnd.dev.sigstore.bundle.v0.3+json "$(attached | sort -u)"
 }
 
 cosign_pull() {
@@ -61,6 +71,5 @@ cosign_anonymous_login() { cosign login --username "$USERNAME" --password-stdin 
 
 cannot cosign index "what it signs, saves and loads above is one"
 cannot cosign list "no command lists tags"
-cannot cosign delete "its clean is for signatures under tags, as they were before version 3"
-cannot cosign sha512 "it takes SHA-256 only"
-cannot cosign resume "it begins again, with an error for the user"
+cannot cosign sha512 "it asks for the SHA-256 of what it signs"
+cannot cosign resume "it ends with an error where the connection is cut"

@@ -17,7 +17,11 @@ images() { ctr --address "$WORK/containerd.sock" --namespace matrix images "$@";
 trusting() { images "$1" --hosts-dir "$WORK/hosts.d" --user "$USERNAME:$PASSWORD" "${@:2}"; }
 held() { images list "name==$1" | awk 'NR == 2 { print $3 }'; }
 
-ctr_wrong() { refused images pull --hosts-dir "$WORK/hosts.d" --user "$USERNAME:wrong" $SAFE/seed/boat:v1; }
+ctr_wrong() { # it says who it is only where it must, so it pushes
+    images pull --plain-http $OPEN/seed/boat:v1
+    images tag --force $OPEN/seed/boat:v1 "${1:-$SAFE}/ctr/boat:v1"
+    refused images push --hosts-dir "$WORK/hosts.d" --user "$USERNAME:$PASSWORD." "${1:-$SAFE}/ctr/boat:v1"
+}
 
 ctr_login() { images pull --tlscacert "$CA" --user "$USERNAME:$PASSWORD" $SAFE/seed/boat:v1; }
 
@@ -71,5 +75,5 @@ ctr_anonymous_login() { who=(--user "$USERNAME:$PASSWORD"); }
 cannot ctr list "no command lists tags"
 cannot ctr delete "no command deletes in a registry"
 cannot ctr artifact "no command attaches or discovers"
-cannot ctr sha512 "containerd 1.6 takes SHA-256 only when it unpacks"
+cannot ctr sha512 "containerd 1.6 computes SHA-256 of everything"
 cannot ctr sign "it has no signatures"

@@ -10,7 +10,7 @@ docker_begin() {
     eventually 30 "dockerd is up" docker info
 }
 
-docker_wrong() { refused docker login --username "$USERNAME" --password "$PASSWORD." $SAFE; }
+docker_wrong() { refused docker login --username "$USERNAME" --password "$PASSWORD." "${1:-$SAFE}"; }
 
 docker_login() { docker login --username "$USERNAME" --password-stdin $SAFE <<<"$PASSWORD"; }
 
@@ -69,5 +69,5 @@ docker_anonymous_login() { docker login --username "$USERNAME" --password-stdin 
 cannot docker list "no command lists tags"
 cannot docker delete "no command deletes in a registry"
 cannot docker artifact "it knows images only"
-cannot docker sha512 "it knows SHA-256 only"
+cannot docker sha512 "docker 20.10 does not take such an image, though it pulls it whole"
 cannot docker sign "docker trust needs a Notary server"

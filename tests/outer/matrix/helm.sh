@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2034,SC2086,SC2154 # names of matrix.sh, which have no spaces
 # shellcheck source=tests/outer/matrix.sh
 
-helm_wrong() { refused helm registry login --ca-file "$CA" --username "$USERNAME" --password "$PASSWORD." $SAFE; }
+helm_wrong() { refused helm registry login --ca-file "$CA" --username "$USERNAME" --password "$PASSWORD." "${1:-$SAFE}"; }
 
 helm_login() { helm registry login --ca-file "$CA" --username "$USERNAME" --password-stdin $SAFE <<<"$PASSWORD"; }
 
@@ -48,4 +48,4 @@ cannot helm delete "no command deletes in a registry"
 cannot helm artifact "no command attaches or discovers"
 cannot helm sha512 "it takes SHA-256 only"
 cannot helm sign "it signs with GPG, into a file that is one more layer"
-cannot helm resume "it begins again, with an error for the user"
+cannot helm resume "it ends with an error where the connection is cut"

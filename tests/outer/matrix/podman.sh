@@ -4,7 +4,7 @@
 
 boatman() { podman --root "$WORK/podman" --runroot "$WORK/podman-run" --cgroup-manager cgroupfs --events-backend file "$@"; }
 
-podman_wrong() { refused boatman login --username "$USERNAME" --password "$PASSWORD." $SAFE; }
+podman_wrong() { refused boatman login --username "$USERNAME" --password "$PASSWORD." "${1:-$SAFE}"; }
 
 podman_login() { boatman login --username "$USERNAME" --password-stdin $SAFE <<<"$PASSWORD"; }
 
@@ -55,6 +55,6 @@ podman_anonymous_login() { boatman login --username "$USERNAME" --password-stdin
 
 cannot podman delete "no command deletes in a registry"
 cannot podman artifact "podman 4.3 knows images only"
-cannot podman sha512 "podman 4.3 takes SHA-256 only"
+cannot podman sha512 "podman 4.3 computes SHA-256 of everything"
 cannot podman sign "Debian builds it without sigstore"
-cannot podman resume "podman 4.3 begins again, with an error for the user"
+cannot podman resume "it ends with an error where the connection is cut"

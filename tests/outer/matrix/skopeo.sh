@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2034,SC2086,SC2154 # names of matrix.sh, which have no spaces
 # shellcheck source=tests/outer/matrix.sh
 
-skopeo_wrong() { refused skopeo login --username "$USERNAME" --password "$PASSWORD." $SAFE; }
+skopeo_wrong() { refused skopeo login --username "$USERNAME" --password "$PASSWORD." "${1:-$SAFE}"; }
 
 skopeo_login() { skopeo login --username "$USERNAME" --password-stdin $SAFE <<<"$PASSWORD"; }
 
@@ -48,6 +48,6 @@ skopeo_anonymous_push() { skopeo copy dir:pulled docker://$MIXED/skopeo/boat:v1;
 skopeo_anonymous_login() { skopeo login --username "$USERNAME" --password-stdin $MIXED <<<"$PASSWORD"; }
 
 cannot skopeo artifact "skopeo 1.9 knows no referrers"
-cannot skopeo sha512 "skopeo 1.9 takes SHA-256 only"
+cannot skopeo sha512 "skopeo 1.9 computes SHA-256 of everything"
 cannot skopeo sign "Debian builds it without sigstore"
-cannot skopeo resume "skopeo 1.9 begins again, with an error for the user"
+cannot skopeo resume "it ends with an error where the connection is cut"
