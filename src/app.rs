@@ -22,7 +22,7 @@ use crate::http::{self, Listener};
 use crate::metrics::Metrics;
 use crate::registry::{Collected, Policy, Registry};
 use crate::sync::{Fetcher, Followed, Follower, Healer, StoreRecords, listing, publish};
-use crate::upkeep::{Collector, Verifier, purge_uploads, scrub};
+use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub};
 
 /// The node's own key, and that of its name, in the data directory.
 pub(crate) const KEY: &str = "keys/self.key";
@@ -128,7 +128,7 @@ impl App {
             registry,
             access,
             health: http::Health::new(store.clone(), read_only),
-            metrics: Arc::new(figures(&store, &node)),
+            metrics: Arc::new(figures(&store, &node, &collector)),
             urls: http::Urls::new(locations.clone(), prefix.clone()),
             pages: config.pages,
             headers,
@@ -270,7 +270,7 @@ impl Doors {
 }
 
 /// What can be asked for figures, a line for each.
-fn figures(store: &Store, node: &Node) -> Metrics {
+fn figures(store: &Store, node: &Node, collector: &Collector) -> Metrics {
     let mut metrics = Metrics::new();
     let of = |read: fn(&Store) -> u64| {
         let store = store.clone();
@@ -328,6 +328,20 @@ fn figures(store: &Store, node: &Node) -> Metrics {
     );
     metrics.counter("bitswap_received_bytes", "Their bytes", exchange(|stats| stats.bytes_received));
     metrics.counter("bitswap_duplicate_blocks", "Blocks that came again", exchange(|stats| stats.duplicates));
+    let garbage = |read: fn(&Totals) -> u64| {
+        let collector = collector.clone();
+        move || read(&collector.totals())
+    };
+    metrics.counter("gc_runs", "Collections of garbage", garbage(|totals| totals.runs));
+    metrics.counter("gc_failures", "Collections that ended with an error", garbage(|totals| totals.failed));
+    metrics.counter("gc_tags", "Tags that were removed", garbage(|totals| totals.collected.tags));
+    metrics.counter(
+        "gc_manifests",
+        "Manifests that were removed",
+        garbage(|totals| totals.collected.manifests),
+    );
+    metrics.counter("gc_blobs", "Blobs that were removed", garbage(|totals| totals.collected.blobs));
+    metrics.counter("gc_bytes", "Their bytes", garbage(|totals| totals.collected.bytes));
     let asked = node.clone();
     metrics.counter("node_records_taken", "Records of names that were taken", move || {
         asked.stats().records_taken

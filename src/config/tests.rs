@@ -6,29 +6,8 @@ const NAME: &str = "k51qzi5uqu5dilisnqdpktic6r9zfvlb889l47pt9fjm0asnmbihd64mywes
 const OTHER: &str = "k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8";
 const PEER: &str = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWLU2znyJMtDiHArqAGbZn8CgUGp92kxDBtefftEEaHSZS";
 
-/// CNCF Distribution's example, without its passwords.
-const DISTRIBUTION: &str = "\
-version: 0.1
-log:
-  fields:
-    service: registry
-storage:
-  cache:
-    blobdescriptor: inmemory
-  filesystem:
-    rootdirectory: /var/lib/registry
-  tag:
-    concurrencylimit: 8
-http:
-  addr: :5000
-  headers:
-    X-Content-Type-Options: [nosniff]
-health:
-  storagedriver:
-    enabled: true
-    interval: 10s
-    threshold: 3
-";
+/// In the shape of CNCF Distribution's example.
+const DISTRIBUTION: &str = include_str!("../../tests/fixtures/distribution.yml");
 
 /// As the predecessor's example, without its certificates.
 const PREDECESSOR: &str = "\

@@ -17,10 +17,11 @@ use actix_web::dev::{AppConfig, Extensions, Server, ServerHandle};
 use actix_web::middleware::from_fn;
 use actix_web::rt::net::{TcpStream, UnixStream};
 use actix_web::{App, web};
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
@@ -194,14 +195,16 @@ async fn tcp(
         return Ok((Wire::Plain(guarded), protocol, peer));
     };
     let handshake = async {
-        let _slot = door.handshakes.acquire().await.map_err(io::Error::other)?;
         let mut first = [0];
         guarded.stream().peek(&mut first).await?;
         if first != [TLS_HANDSHAKE] {
             Box::pin(refuse_plain(guarded)).await?;
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         }
-        TlsAcceptor::from(tls.current()).accept(guarded).await
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), guarded).await?;
+        // Whoever says nothing holds no place.
+        let _slot = door.handshakes.acquire().await.map_err(io::Error::other)?;
+        hello.into_stream(tls.current()).await
     };
     // Whoever fails here is told by TLS itself; the log would be full of scanners.
     let stream = timeout(door.connections.patience().handshake, Box::pin(handshake))

@@ -26,6 +26,8 @@ const MAX_MEDIA_TYPE: usize = 255;
 pub(crate) enum ManifestError {
     #[error("the manifest cannot be read: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("a manifest is JSON in UTF-8: {0}")]
+    Text(std::str::Utf8Error),
     #[error("schemaVersion must be 2")]
     SchemaVersion,
     #[error("the manifest says it is {body:?} but was sent as {header:?}")]
@@ -124,7 +126,11 @@ impl Document {
 pub(crate) fn sniff(bytes: &[u8]) -> (Option<String>, &'static str) {
     match serde_json::from_slice::<Outline>(bytes) {
         Ok(outline) => (outline.media_type.clone().filter(|it| is_media_type(it)), outline.inferred()),
-        Err(_) => (None, OCI_IMAGE),
+        // The outline has fields that a document has not, and may find one of them twice.
+        Err(_) => match Document::parse(bytes, None) {
+            Ok(document) if document.declares_media_type => (Some(document.media_type), OCI_IMAGE),
+            _ => (None, OCI_IMAGE),
+        },
     }
 }
 
@@ -306,5 +312,14 @@ mod tests {
         assert_eq!(sniff(br#"{"schemaVersion":1}"#), (None, DOCKER_V1));
         assert_eq!(sniff(br#"{"mediaType":"a/b\nc"}"#), (None, OCI_IMAGE));
         assert_eq!(sniff(b"\xff"), (None, OCI_IMAGE));
+    }
+
+    #[test]
+    fn what_was_taken_as_an_index_is_no_image_because_a_foreign_field_stands_twice() {
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[],"signatures":0,"signatures":0}}"#
+        );
+        assert_eq!(parse(&text, OCI_INDEX).unwrap().media_type, OCI_INDEX);
+        assert_eq!(sniff(text.as_bytes()).0.as_deref(), Some(OCI_INDEX));
     }
 }

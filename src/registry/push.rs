@@ -56,6 +56,8 @@ impl Registry {
         if push.bytes.len() as u64 > MAX_MANIFEST {
             return Err(RegistryError::ManifestTooLarge { limit: MAX_MANIFEST });
         }
+        // The parser looks only at the texts that it reads. What was stored with others is still read.
+        std::str::from_utf8(&push.bytes).map_err(ManifestError::Text)?;
         let document = Document::parse(&push.bytes, push.content_type.as_deref())?;
         let (algorithm, mut tags) = match &push.reference {
             Reference::Digest(digest) => (digest.algorithm(), Vec::new()),

@@ -5,7 +5,7 @@ mod scrub;
 mod uploads;
 mod verify;
 
-pub(crate) use gc::{Collector, GcAnswer};
+pub(crate) use gc::{Collector, GcAnswer, Totals};
 pub(crate) use scrub::scrub;
 pub(crate) use uploads::purge_uploads;
 pub(crate) use verify::{Verifier, describe_progress};

@@ -20,6 +20,9 @@ use crate::layout;
 use crate::survey::Survey;
 use crate::tree;
 
+/// Files that are claimed at a time: whoever pushes one of them waits until these are gone.
+const BATCH: usize = 64;
+
 /// What a sweep is to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Sweep {
@@ -76,34 +79,32 @@ fn sweep_directory(
         named.extend(Survey::new(inner, *root).blobs(algorithm, fan_out)?);
     }
     let unnamed: Vec<Digest> = on_disk.into_iter().filter(|digest| !named.contains(digest)).collect();
-    if unnamed.is_empty() {
-        return Ok(false);
-    }
-    let claim = inner.pins.claim(&unnamed, options.since);
     let mut removed = false;
-    for digest in claim.digests() {
-        // A commit, or a followed name's new root, may have come to name it since.
-        if is_named(inner, digest)? {
-            continue;
+    for batch in unnamed.chunks(BATCH) {
+        let claim = inner.pins.claim(batch, options.since);
+        for digest in claim.digests() {
+            // A commit, or a followed name's new root, may have come to name it since.
+            if is_named(inner, digest)? {
+                continue;
+            }
+            let path = inner.blobs.path(digest);
+            let size = match fs::metadata(&path) {
+                Ok(metadata) => metadata.len(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if !options.dry_run {
+                fail::point("sweep.unlink.before");
+                fs::remove_file(&path)?;
+                fail::point("sweep.unlink.after");
+                removed = true;
+            }
+            visit(Some(Swept { digest: *digest, size }));
         }
-        let path = inner.blobs.path(digest);
-        let size = match fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error.into()),
-        };
-        if !options.dry_run {
-            fail::point("sweep.unlink.before");
-            fs::remove_file(&path)?;
-            fail::point("sweep.unlink.after");
-            removed = true;
-        }
-        visit(Some(Swept { digest: *digest, size }));
     }
     if removed {
         sync_directory(&inner.blobs.directory(algorithm, fan_out))?;
     }
-    drop(claim);
     Ok(removed)
 }
 

@@ -15,32 +15,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::harness::{Home, Options, Server, eventually};
-use crate::oci::Image;
+use crate::harness::{Home, Options, Server, USERS, eventually};
+use crate::oci::{Image, header};
 
-/// What the registry image comes with, without its passwords.
-const EXAMPLE: &str = "\
-version: 0.1
-log:
-  fields:
-    service: registry
-storage:
-  cache:
-    blobdescriptor: inmemory
-  filesystem:
-    rootdirectory: /var/lib/registry
-  tag:
-    concurrencylimit: 8
-http:
-  addr: :5000
-  headers:
-    X-Content-Type-Options: [nosniff]
-health:
-  storagedriver:
-    enabled: true
-    interval: 10s
-    threshold: 3
-";
+/// What the registry image comes with.
+const EXAMPLE: &str = include_str!("../fixtures/distribution.yml");
 
 /// For its developers: more logs, a second port with metrics.
 const DEVELOPMENT: &str = "\
@@ -317,7 +296,7 @@ fn second_port(server: &Server) -> String {
 
 #[tokio::test]
 async fn configurations_of_distribution_start_the_program() {
-    for (file, warnings) in [(EXAMPLE, 4), (DEVELOPMENT, 4), (CACHE, 5)] {
+    for (file, warnings) in [(DEVELOPMENT, 4), (CACHE, 5)] {
         let server = Server::start(options(file, &[("REGISTRY_STORAGE_DELETE_ENABLED", "false")])).await;
         let answer = server.get("/v2/").await;
         assert_eq!(answer.status(), 200);
@@ -331,6 +310,30 @@ async fn configurations_of_distribution_start_the_program() {
         assert_eq!(told, warnings, "{}", server.home.whole_log());
         server.stop().await;
     }
+}
+
+#[tokio::test]
+async fn the_example_of_distribution_starts_with_its_passwords() {
+    let environment =
+        [("REGISTRY_AUTH_HTPASSWD_PATH", "users"), ("REGISTRY_STORAGE_DELETE_ENABLED", "false")];
+    let home = Home::new(options(EXAMPLE, &environment));
+    fs::write(home.data().with_file_name("users"), USERS).unwrap();
+    let server = home.start().await;
+    let answer = server.get("/v2/").await;
+    assert_eq!(
+        (answer.status().as_u16(), header(&answer, "www-authenticate")),
+        (401, "Basic realm=\"basic-realm\", charset=\"UTF-8\"")
+    );
+    let ask = async |method: &str, path: &str| {
+        let request = server.request(method, path).basic_auth("alice", Some("open sesame"));
+        request.send().await.unwrap()
+    };
+    let answer = ask("GET", "/v2/").await;
+    assert_eq!((answer.status().as_u16(), header(&answer, "x-content-type-options")), (200, "nosniff"));
+    assert_eq!(ask("DELETE", "/v2/a/manifests/v1").await.status(), 405);
+    let told = server.home.whole_log().lines().filter(|line| line.contains(" is ignored: ")).count();
+    assert_eq!(told, 4, "{}", server.home.whole_log());
+    server.stop().await;
 }
 
 #[tokio::test]

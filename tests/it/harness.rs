@@ -19,6 +19,11 @@ pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 /// Lines of a server's log that are shown when its test fails.
 const LOG_LINES: usize = 20;
+/// A file of users, each with the password "open sesame".
+pub(crate) const USERS: &str = "\
+alice:$2y$04$0ZX901egekCLYh9umFYdTOg4oJTYkP4d3fT4jTCDtkoXNlw/wBvMG
+bob:$2y$04$0ZX901egekCLYh9umFYdTOg4oJTYkP4d3fT4jTCDtkoXNlw/wBvMG
+";
 /// What would change how the program starts.
 const ENVIRONMENT: [&str; 4] = ["SAMPAN_DATA", "SAMPAN_LOG", "SAMPAN_FAILPOINT", "LIBP2P_FORCE_PNET"];
 

@@ -9,7 +9,8 @@ synced is gone as in a power cut. Then A starts on the same data, and
  - every acknowledged blob and manifest is there, byte for byte, all that was deleted is gone, and each tag shows its last
    acknowledged value, or one that was sent later and never answered,
  - its sequence is not lower than any that was seen before.
-Garbage is collected all the time, with next to no grace; now and then the disk is verified.
+Garbage is collected all the time, with next to no grace, and the disk is verified before each round. At the fail points
+of the quarantine a blob was damaged before.
 B follows A all the time and must never see an older root than one it saw, and the same root for the same sequence.
 """
 
@@ -25,7 +26,7 @@ import sys
 import threading
 import time
 
-from node import Broken, Collector, Node
+from node import SETTLED, Broken, Collector, Node
 from load import KEPT, Ledger, Load, check
 from oci import Registry
 
@@ -36,7 +37,6 @@ DYING = 5        # seconds from a broken connection to the end of the process
 CONVERGE = 60    # seconds until B shows A's last root
 ENOUGH = 4       # with this many rounds for each fail point, all must have been reached
 SAMPLE = 60      # blobs, and manifests, of earlier rounds that are read again after each
-VERIFY = 1       # rounds between two verifications
 A, B = "127.0.0.1:5000", "10.77.0.2:5000"
 
 # Linux: fs/ext4/ext4.h
@@ -134,8 +134,7 @@ class Run:
             fail_point = None
         damages = bool(fail_point) and fail_point.startswith("quarantine.")
         self.writer.kill(self.random.choice([signal.SIGKILL, signal.SIGTERM]))
-        if number % VERIFY == 0:
-            self.verify()
+        self.verify()
         damaged = self.damage() if damages else None
         self.writer.start(fail_point)
         if damages:
@@ -212,6 +211,10 @@ class Run:
         """Has A put it into quarantine; true if A died by that."""
         if damaged:
             self.writer.command("verify", "--repair")
+        # The command hears of it before the process is gone.
+        dying = time.monotonic() + SETTLED
+        while self.writer.alive() and time.monotonic() < dying:
+            time.sleep(0.002)
         died_itself = not self.writer.alive()
         self.writer.kill()
         return died_itself

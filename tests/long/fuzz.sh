@@ -17,12 +17,12 @@ while (($#)); do
 done
 ((${#targets[@]})) || mapfile -t targets < <(cd fuzz/fuzz_targets && printf '%s\n' ./*.rs | sed 's|^\./||; s|\.rs$||')
 
-tests/outer/install.sh cargo-fuzz
+tests/outer/install.sh cargo-fuzz c++
 PATH=$PWD/tests/.cache/bin:$PATH
 # The same versions of everything as in the program.
 cp Cargo.lock fuzz/Cargo.lock
 # No sanitizer but the checks of Rust: it is forbidden to need one. What measures coverage works with a stable compiler.
-cargo fuzz build --sanitizer none --target-dir target/fuzz >target/fuzz-build.log 2>&1 || {
+cargo fuzz build --sanitizer none --codegen-units 16 --target-dir target/fuzz >target/fuzz-build.log 2>&1 || {
     tail -20 target/fuzz-build.log >&2
     exit 1
 }

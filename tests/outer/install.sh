@@ -31,6 +31,7 @@ debian_package() {
         mkfs.ext4) echo e2fsprogs ;;
         ctr) echo containerd ;;
         htpasswd) echo apache2-utils ;;
+        c++) echo g++ ;; # libFuzzer is written in it
         iptables | podman | buildah | skopeo | openssl | python3 | curl | jq | wrk | shellcheck) echo "$1" ;;
         *) return 1 ;;
     esac
@@ -64,7 +65,7 @@ install_debian() {
 }
 
 mkdir -p "$CACHE/bin"
-(($#)) || set -- crane regctl oras helm cosign conformance registry cargo-deny cargo-fuzz dockerd ctr iptables podman buildah skopeo openssl htpasswd ip mkfs.ext4 jq curl python3 shellcheck
+(($#)) || set -- crane regctl oras helm cosign conformance registry cargo-deny cargo-fuzz c++ dockerd ctr iptables podman buildah skopeo openssl htpasswd ip mkfs.ext4 jq curl python3 shellcheck
 missing=()
 for tool in "$@"; do
     if [[ $tool == cargo-deny ]]; then
