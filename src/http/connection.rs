@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,9 +18,22 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::{Budget, Share};
+
 /// What a client may send while no request of it is being answered. A client that is refused while it sends needs some,
 /// to find the refusal.
 const MAX_UNASKED: u64 = 8 * 1024 * 1024;
+/// What the buffers of all connections may grow by together: heads on their way in, answers on their way out. It is
+/// kept until the connection ends, because the buffers are.
+const BUFFERS: usize = 8 * 1024 * 1024;
+static BUDGET: Budget = Budget::new(BUFFERS);
+/// What a connection may have without asking: actix begins with buffers of 8 KiB.
+const FREE: usize = 8 * 1024;
+/// actix reads no longer heads than this, and does not gather more of anything else.
+const MAX_READ: usize = 128 * 1024;
+/// The least and the largest piece of an answer. The large one is still in the processor's cache when it is sent; the
+/// small one and the head fit into the buffer that is there.
+const PIECES: Range<usize> = 4 * 1024..64 * 1024;
 /// HTTP/2 requests of one connection at a time. Clients of registries have some ten.
 const MAX_REQUESTS: u32 = 256;
 
@@ -100,6 +114,9 @@ pub(super) struct Connection {
     written: Cell<u64>,
     /// Who reads the socket.
     reader: RefCell<Option<Waker>>,
+    /// What its buffers have grown by, for reading and for writing.
+    incoming: RefCell<Share>,
+    outgoing: RefCell<Share>,
 }
 
 impl Connection {
@@ -111,6 +128,8 @@ impl Connection {
             unasked: Cell::new(0),
             written: Cell::new(0),
             reader: RefCell::new(None),
+            incoming: RefCell::new(BUDGET.share()),
+            outgoing: RefCell::new(BUDGET.share()),
         })
     }
 
@@ -122,6 +141,17 @@ impl Connection {
         self.working.set(self.working.get() + 1);
         self.unasked.set(0);
         Some(Busy { connection: Rc::clone(self), sending: false })
+    }
+
+    /// How long the next piece of an answer may be. It will be held until the client has taken it.
+    pub(super) fn piece(&self) -> usize {
+        self.outgoing.borrow_mut().approach(PIECES.end).max(PIECES.start)
+    }
+
+    /// Whether so much may wait to be understood.
+    fn may_gather(&self, bytes: u64) -> bool {
+        let bytes = usize::try_from(bytes).unwrap_or(MAX_READ).min(MAX_READ);
+        bytes <= FREE || self.incoming.borrow_mut().reach(bytes)
     }
 
     fn remember(&self, context: &Context<'_>) {
@@ -152,6 +182,11 @@ pub(super) struct Busy {
 }
 
 impl Busy {
+    /// How long the next piece of its answer may be.
+    pub(super) fn piece(&self) -> usize {
+        self.connection.piece()
+    }
+
     /// The answer is there; what is left is to send it.
     pub(super) fn send(&mut self) {
         if !self.sending {
@@ -261,7 +296,9 @@ impl<S> Guarded<S> {
         }
         let unasked = self.connection.unasked.get() + bytes as u64;
         self.connection.unasked.set(unasked);
-        unasked > MAX_UNASKED || self.connection.idle_since.get().elapsed() > self.connections.idle_time()
+        unasked > MAX_UNASKED
+            || !self.connection.may_gather(unasked)
+            || self.connection.idle_since.get().elapsed() > self.connections.idle_time()
     }
 
     fn wrote(
