@@ -25,7 +25,7 @@ use crate::budget::{Budget, Share};
 const MAX_UNASKED: u64 = 8 * 1024 * 1024;
 /// What the buffers of all connections may grow by together: heads on their way in, answers on their way out. It is
 /// kept until the connection ends, because the buffers are.
-const BUFFERS: usize = 8 * 1024 * 1024;
+const BUFFERS: usize = 4 * 1024 * 1024;
 static BUDGET: Budget = Budget::new(BUFFERS);
 /// What a connection may have without asking: actix begins with buffers of 8 KiB.
 const FREE: usize = 8 * 1024;
@@ -33,7 +33,7 @@ const FREE: usize = 8 * 1024;
 const MAX_READ: usize = 128 * 1024;
 /// The least and the largest piece of an answer. The large one is still in the processor's cache when it is sent; the
 /// small one and the head fit into the buffer that is there.
-const PIECES: Range<usize> = 4 * 1024..64 * 1024;
+const PIECES: Range<usize> = 2 * 1024..64 * 1024;
 /// HTTP/2 requests of one connection at a time. Clients of registries have some ten.
 const MAX_REQUESTS: u32 = 256;
 
@@ -111,6 +111,8 @@ pub(super) struct Connection {
     sending: Cell<u32>,
     idle_since: Cell<Instant>,
     unasked: Cell<u64>,
+    /// What has come was left to be understood, before more of it is read.
+    paused: Cell<bool>,
     written: Cell<u64>,
     /// Who reads the socket.
     reader: RefCell<Option<Waker>>,
@@ -126,6 +128,7 @@ impl Connection {
             sending: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             unasked: Cell::new(0),
+            paused: Cell::new(false),
             written: Cell::new(0),
             reader: RefCell::new(None),
             incoming: RefCell::new(BUDGET.share()),
@@ -140,6 +143,7 @@ impl Connection {
         }
         self.working.set(self.working.get() + 1);
         self.unasked.set(0);
+        self.paused.set(false);
         Some(Busy { connection: Rc::clone(self), sending: false })
     }
 
@@ -148,10 +152,10 @@ impl Connection {
         self.outgoing.borrow_mut().approach(PIECES.end).max(PIECES.start)
     }
 
-    /// Whether so much may wait to be understood.
-    fn may_gather(&self, bytes: u64) -> bool {
-        let bytes = usize::try_from(bytes).unwrap_or(MAX_READ).min(MAX_READ);
-        bytes <= FREE || self.incoming.borrow_mut().reach(bytes)
+    /// Whether more may come, while there is no request that what has come belongs to.
+    fn has_room(&self) -> bool {
+        let bytes = usize::try_from(self.unasked.get()).unwrap_or(MAX_READ).min(MAX_READ);
+        self.requests() > 0 || bytes <= FREE || self.incoming.borrow_mut().reach(bytes)
     }
 
     fn remember(&self, context: &Context<'_>) {
@@ -296,9 +300,7 @@ impl<S> Guarded<S> {
         }
         let unasked = self.connection.unasked.get() + bytes as u64;
         self.connection.unasked.set(unasked);
-        unasked > MAX_UNASKED
-            || !self.connection.may_gather(unasked)
-            || self.connection.idle_since.get().elapsed() > self.connections.idle_time()
+        unasked > MAX_UNASKED || self.connection.idle_since.get().elapsed() > self.connections.idle_time()
     }
 
     fn wrote(
@@ -336,6 +338,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
+        if !this.connection.has_room() {
+            // The head may be whole by now, and actix reads as long as there is something. Where it is not, it ends.
+            if this.connection.paused.replace(true) {
+                return Poll::Ready(Ok(()));
+            }
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         match Pin::new(&mut this.stream).poll_read(context, buffer) {
             Poll::Ready(Ok(())) => {
                 let bytes = buffer.filled().len() - before;
