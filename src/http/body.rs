@@ -91,7 +91,7 @@ impl FileStream {
 
     /// Length of the next piece.
     fn piece(&self) -> u64 {
-        self.end.saturating_sub(self.at).min(self.connection.piece() as u64)
+        self.connection.piece(self.end.saturating_sub(self.at)) as u64
     }
 }
 

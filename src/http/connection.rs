@@ -111,8 +111,8 @@ pub(super) struct Connection {
     sending: Cell<u32>,
     idle_since: Cell<Instant>,
     unasked: Cell<u64>,
-    /// What has come was left to be understood, before more of it is read.
-    paused: Cell<bool>,
+    /// Since when what has come is left to be understood before more of it is read.
+    paused: Cell<Option<Instant>>,
     written: Cell<u64>,
     /// Who reads the socket.
     reader: RefCell<Option<Waker>>,
@@ -128,7 +128,7 @@ impl Connection {
             sending: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             unasked: Cell::new(0),
-            paused: Cell::new(false),
+            paused: Cell::new(None),
             written: Cell::new(0),
             reader: RefCell::new(None),
             incoming: RefCell::new(BUDGET.share()),
@@ -143,13 +143,20 @@ impl Connection {
         }
         self.working.set(self.working.get() + 1);
         self.unasked.set(0);
-        self.paused.set(false);
+        if self.paused.take().is_some() {
+            self.wake_reader();
+        }
         Some(Busy { connection: Rc::clone(self), sending: false })
     }
 
-    /// How long the next piece of an answer may be. It will be held until the client has taken it.
-    pub(super) fn piece(&self) -> usize {
-        self.outgoing.borrow_mut().approach(PIECES.end).max(PIECES.start)
+    /// How long the next piece of an answer may be, of which so much is left. It will be held until the client has taken
+    /// it; small answers are for nothing.
+    pub(super) fn piece(&self, left: u64) -> usize {
+        let most = usize::try_from(left).unwrap_or(PIECES.end).min(PIECES.end);
+        if most <= PIECES.start {
+            return most;
+        }
+        self.outgoing.borrow_mut().approach(most).clamp(PIECES.start, most)
     }
 
     /// Whether more may come, while there is no request that what has come belongs to.
@@ -187,8 +194,8 @@ pub(super) struct Busy {
 
 impl Busy {
     /// How long the next piece of its answer may be.
-    pub(super) fn piece(&self) -> usize {
-        self.connection.piece()
+    pub(super) fn piece(&self, left: u64) -> usize {
+        self.connection.piece(left)
     }
 
     /// The answer is there; what is left is to send it.
@@ -273,6 +280,9 @@ impl<S> Guarded<S> {
         if self.unread_since.is_some_and(|since| now - since > patience.unread) {
             return Some(End::Cut);
         }
+        if self.connection.paused.get().is_some_and(|since| now - since >= patience.tick) {
+            return Some(End::Quiet);
+        }
         if self.connection.requests() == 0 && self.unread_since.is_none() {
             self.slow_since = None;
             let idle = now - self.connection.idle_since.get();
@@ -339,13 +349,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         if !this.connection.has_room() {
-            // The head may be whole by now, and actix reads as long as there is something. Where it is not, it ends.
-            if this.connection.paused.replace(true) {
-                return Poll::Ready(Ok(()));
-            }
-            context.waker().wake_by_ref();
-            return Poll::Pending;
+            // The head may be whole by now, for actix reads as long as there is something. Its request goes on with
+            // reading; without one it ends.
+            this.connection.paused.set(this.connection.paused.get().or_else(|| Some(Instant::now())));
+            this.connection.remember(context);
+            return this.poll_end(context).map(|end| match end {
+                End::Quiet => Ok(()),
+                End::Cut => Err(io::ErrorKind::TimedOut.into()),
+            });
         }
+        this.connection.paused.set(None);
         match Pin::new(&mut this.stream).poll_read(context, buffer) {
             Poll::Ready(Ok(())) => {
                 let bytes = buffer.filled().len() - before;

@@ -189,7 +189,7 @@ impl<B: MessageBody + Unpin> MessageBody for Watched<B> {
             }
         }
         // Whatever the answer is made of, its connection holds a piece of it at a time.
-        let most = visit.busy.as_ref().map_or(usize::MAX, Busy::piece);
+        let most = visit.busy.as_ref().map_or(rest.len(), |busy| busy.piece(rest.len() as u64));
         let piece = Poll::Ready(Some(Ok(rest.split_to(rest.len().min(most)))));
         if let Poll::Ready(Some(Ok(piece))) = &piece {
             visit.sent += piece.len() as u64;
