@@ -10,8 +10,10 @@
     reason = "a target is there to panic"
 )]
 
+pub use crate::auth::fuzz::{authorization, htpasswd, token};
 pub use crate::config::fuzz::configuration;
-pub use crate::http::v2::fuzz::{content_range, path, query, range};
+pub use crate::http::v2::fuzz::{content_range, forwarded, path, query, range};
+pub use crate::pattern::fuzz::pattern;
 pub use crate::registry::fuzz::manifest;
 
 /// What a command asks the running registry.
@@ -33,12 +35,17 @@ mod tests {
 
     const TARGETS: &[seeds::Target] = &[
         ("ask", ask),
+        ("authorization", authorization),
         ("configuration", configuration),
         ("content_range", content_range),
+        ("forwarded", forwarded),
+        ("htpasswd", htpasswd),
         ("manifest", manifest),
         ("path", path),
+        ("pattern", pattern),
         ("query", query),
         ("range", range),
+        ("token", token),
     ];
 
     #[test]

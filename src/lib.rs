@@ -3,6 +3,7 @@
 
 mod app;
 mod auth;
+mod budget;
 mod cli;
 mod config;
 mod control;

@@ -125,6 +125,54 @@ fn set(places: &mut [bool], place: usize) {
     }
 }
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz {
+    #![allow(
+        clippy::missing_panics_doc,
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "a target is there to panic"
+    )]
+
+    use super::*;
+
+    /// What the plain reader below is asked at most: it tries every way.
+    const SHORT: usize = 12;
+
+    /// A pattern, and on the next line a name: two ways to compare them agree.
+    pub fn pattern(data: &[u8]) {
+        let Ok(text) = str::from_utf8(data) else { return };
+        let (text, name) = text.split_once('\n').unwrap_or((text, ""));
+        for read in [Pattern::of_repositories, Pattern::of_tags] {
+            let Ok(pattern) = read(text) else { continue };
+            assert_eq!(read(pattern.as_str()), Ok(pattern.clone()));
+            let matches = pattern.matches(name);
+            assert!(!text.contains('*') && !text.contains('?') || Pattern::everything().matches(name));
+            if text.len() <= SHORT && name.len() <= 2 * SHORT {
+                assert_eq!(matches, plainly(text.as_bytes(), name.as_bytes()), "{text:?} {name:?}");
+            }
+        }
+    }
+
+    fn plainly(pattern: &[u8], name: &[u8]) -> bool {
+        match pattern {
+            [] => name.is_empty(),
+            [b'*', b'*', rest @ ..] => (0..=name.len()).any(|from| plainly(rest, &name[from..])),
+            [b'*', rest @ ..] => {
+                let end = name.iter().position(|byte| *byte == b'/').unwrap_or(name.len());
+                (0..=end).any(|from| plainly(rest, &name[from..]))
+            }
+            [b'?', rest @ ..] => {
+                name.split_first().is_some_and(|(first, name)| *first != b'/' && plainly(rest, name))
+            }
+            [letter, rest @ ..] => {
+                name.split_first().is_some_and(|(first, name)| first == letter && plainly(rest, name))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -8,6 +8,8 @@ mod action;
 mod caller;
 mod challenge;
 mod credentials;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod grants;
 mod htpasswd;
 mod issuer;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use actix_web::body::{BodySize, MessageBody};
@@ -13,10 +14,8 @@ use rustix::io::{ReadWriteFlags, preadv2};
 use sampan_storage::BlobFile;
 use tokio::task::JoinHandle;
 
+use super::connection::Connection;
 use crate::registry::{Blob, OriginError, Registry, RegistryError};
-
-/// Bytes read at a time: so few that they are still in the processor's cache when they are sent.
-const PIECE: u64 = 64 * 1024;
 
 /// Why a body breaks off. The client sees a cut connection, never a whole answer.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +37,10 @@ pub(crate) fn part(
     registry: &Registry,
     blob: &Blob,
     range: Range<u64>,
+    connection: Option<&Rc<Connection>>,
 ) -> LocalBoxStream<'static, Result<Bytes, BodyError>> {
     match blob {
-        Blob::File(file) => FileStream::new(file.clone(), range).boxed_local(),
+        Blob::File(file) => FileStream::new(file.clone(), range, connection).boxed_local(),
         Blob::Small(bytes) => {
             let cut = |at: u64| usize::try_from(at).map_or(bytes.len(), |at| at.min(bytes.len()));
             let bytes = bytes.slice(cut(range.start)..cut(range.end).max(cut(range.start)));
@@ -79,17 +79,19 @@ struct FileStream {
     file: BlobFile,
     at: u64,
     end: u64,
+    connection: Rc<Connection>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
 impl FileStream {
-    fn new(file: BlobFile, range: Range<u64>) -> Self {
-        Self { file, at: range.start, end: range.end, reading: None }
+    fn new(file: BlobFile, range: Range<u64>, connection: Option<&Rc<Connection>>) -> Self {
+        let connection = connection.map_or_else(Connection::new, Rc::clone);
+        Self { file, at: range.start, end: range.end, connection, reading: None }
     }
 
     /// Length of the next piece.
     fn piece(&self) -> u64 {
-        self.end.saturating_sub(self.at).min(PIECE)
+        self.connection.piece(self.end.saturating_sub(self.at)) as u64
     }
 }
 
@@ -98,11 +100,11 @@ impl Stream for FileStream {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let len = this.piece();
-        if len == 0 {
-            return Poll::Ready(None);
-        }
         if this.reading.is_none() {
+            let len = this.piece();
+            if len == 0 {
+                return Poll::Ready(None);
+            }
             if let Some(piece) = read_cached(&this.file, this.at, len) {
                 this.at += piece.len() as u64;
                 return Poll::Ready(Some(Ok(piece)));

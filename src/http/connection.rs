@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,9 +18,22 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::{Budget, Share};
+
 /// What a client may send while no request of it is being answered. A client that is refused while it sends needs some,
 /// to find the refusal.
 const MAX_UNASKED: u64 = 8 * 1024 * 1024;
+/// What the buffers of all connections may grow by together: heads on their way in, answers on their way out. It is
+/// kept until the connection ends, because the buffers are.
+const BUFFERS: usize = 4 * 1024 * 1024;
+static BUDGET: Budget = Budget::new(BUFFERS);
+/// What a connection may have without asking: actix begins with buffers of 8 KiB.
+const FREE: usize = 8 * 1024;
+/// actix reads no longer heads than this, and does not gather more of anything else.
+const MAX_READ: usize = 128 * 1024;
+/// The least and the largest piece of an answer. The large one is still in the processor's cache when it is sent; the
+/// small one and the head fit into the buffer that is there.
+const PIECES: Range<usize> = 2 * 1024..64 * 1024;
 /// HTTP/2 requests of one connection at a time. Clients of registries have some ten.
 const MAX_REQUESTS: u32 = 256;
 
@@ -97,9 +111,14 @@ pub(super) struct Connection {
     sending: Cell<u32>,
     idle_since: Cell<Instant>,
     unasked: Cell<u64>,
+    /// Since when what has come is left to be understood before more of it is read.
+    paused: Cell<Option<Instant>>,
     written: Cell<u64>,
     /// Who reads the socket.
     reader: RefCell<Option<Waker>>,
+    /// What its buffers have grown by, for reading and for writing.
+    incoming: RefCell<Share>,
+    outgoing: RefCell<Share>,
 }
 
 impl Connection {
@@ -109,8 +128,11 @@ impl Connection {
             sending: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             unasked: Cell::new(0),
+            paused: Cell::new(None),
             written: Cell::new(0),
             reader: RefCell::new(None),
+            incoming: RefCell::new(BUDGET.share()),
+            outgoing: RefCell::new(BUDGET.share()),
         })
     }
 
@@ -121,7 +143,26 @@ impl Connection {
         }
         self.working.set(self.working.get() + 1);
         self.unasked.set(0);
+        if self.paused.take().is_some() {
+            self.wake_reader();
+        }
         Some(Busy { connection: Rc::clone(self), sending: false })
+    }
+
+    /// How long the next piece of an answer may be, of which so much is left. It will be held until the client has taken
+    /// it; small answers are for nothing.
+    pub(super) fn piece(&self, left: u64) -> usize {
+        let most = usize::try_from(left).unwrap_or(PIECES.end).min(PIECES.end);
+        if most <= PIECES.start {
+            return most;
+        }
+        self.outgoing.borrow_mut().approach(most).clamp(PIECES.start, most)
+    }
+
+    /// Whether more may come, while there is no request that what has come belongs to.
+    fn has_room(&self) -> bool {
+        let bytes = usize::try_from(self.unasked.get()).unwrap_or(MAX_READ).min(MAX_READ);
+        self.requests() > 0 || bytes <= FREE || self.incoming.borrow_mut().reach(bytes)
     }
 
     fn remember(&self, context: &Context<'_>) {
@@ -152,6 +193,11 @@ pub(super) struct Busy {
 }
 
 impl Busy {
+    /// How long the next piece of its answer may be.
+    pub(super) fn piece(&self, left: u64) -> usize {
+        self.connection.piece(left)
+    }
+
     /// The answer is there; what is left is to send it.
     pub(super) fn send(&mut self) {
         if !self.sending {
@@ -234,6 +280,9 @@ impl<S> Guarded<S> {
         if self.unread_since.is_some_and(|since| now - since > patience.unread) {
             return Some(End::Cut);
         }
+        if self.connection.paused.get().is_some_and(|since| now - since >= patience.tick) {
+            return Some(End::Quiet);
+        }
         if self.connection.requests() == 0 && self.unread_since.is_none() {
             self.slow_since = None;
             let idle = now - self.connection.idle_since.get();
@@ -299,6 +348,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
+        if !this.connection.has_room() {
+            // The head may be whole by now, for actix reads as long as there is something. Its request goes on with
+            // reading; without one it ends.
+            this.connection.paused.set(this.connection.paused.get().or_else(|| Some(Instant::now())));
+            this.connection.remember(context);
+            return this.poll_end(context).map(|end| match end {
+                End::Quiet => Ok(()),
+                End::Cut => Err(io::ErrorKind::TimedOut.into()),
+            });
+        }
+        this.connection.paused.set(None);
         match Pin::new(&mut this.stream).poll_read(context, buffer) {
             Poll::Ready(Ok(())) => {
                 let bytes = buffer.filled().len() - before;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use actix_web::body::{BodySize, EitherBody, MessageBody};
@@ -82,7 +82,7 @@ pub(super) async fn observe<B: MessageBody + Unpin + 'static>(
     if let Ok(id) = HeaderValue::try_from(id) {
         headers.insert(REQUEST_ID, id);
     }
-    Ok(response.map_body(|_, body| EitherBody::left(Watched { body, visit })))
+    Ok(response.map_body(|_, body| EitherBody::left(Watched { body, visit, rest: Bytes::new() })))
 }
 
 impl Visit {
@@ -166,6 +166,8 @@ impl Line {
 pub(super) struct Watched<B> {
     body: B,
     visit: Visit,
+    /// What is left of the last piece, where that was too long.
+    rest: Bytes,
 }
 
 impl<B: MessageBody + Unpin> MessageBody for Watched<B> {
@@ -179,8 +181,16 @@ impl<B: MessageBody + Unpin> MessageBody for Watched<B> {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        let Self { body, visit } = self.get_mut();
-        let piece = Pin::new(body).poll_next(context);
+        let Self { body, visit, rest } = self.get_mut();
+        if rest.is_empty() {
+            match ready!(Pin::new(body).poll_next(context)) {
+                Some(Ok(piece)) => *rest = piece,
+                end => return Poll::Ready(end),
+            }
+        }
+        // Whatever the answer is made of, its connection holds a piece of it at a time.
+        let most = visit.busy.as_ref().map_or(rest.len(), |busy| busy.piece(rest.len() as u64));
+        let piece = Poll::Ready(Some(Ok(rest.split_to(rest.len().min(most)))));
         if let Poll::Ready(Some(Ok(piece))) = &piece {
             visit.sent += piece.len() as u64;
         }

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -45,8 +45,8 @@ const MAX_CONNECTIONS: usize = 4096;
 const MAX_DEBUG_CONNECTIONS: usize = 64;
 /// Threads of one worker that read and write the disk.
 const BLOCKING_THREADS: usize = 64;
-/// What an answer gathers before it is written to its connection.
-const WRITE_BUFFER: usize = 128 * 1024;
+/// An answer that has so much to write is written: each of its pieces by itself, however small.
+const WRITE_BUFFER: usize = 2 * 1024;
 /// What HTTP/2 begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Between two looks at a preface that comes in pieces.
@@ -329,7 +329,14 @@ impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
+            Self::Tls(stream) => {
+                let mut stream = Pin::new(stream.as_mut());
+                // Else it would gather more while its client takes nothing.
+                if stream.get_ref().1.wants_write() {
+                    ready!(stream.as_mut().poll_flush(context))?;
+                }
+                stream.poll_write(context, bytes)
+            }
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }

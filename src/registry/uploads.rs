@@ -15,9 +15,16 @@ use sampan_storage::{Algorithm, Commit, Digest, RepositoryName, StoredBlob, Uplo
 
 use super::blobs::{Blob, find_content, is_visible};
 use super::{OriginError, Registry, RegistryError, Sight, off_thread};
+use crate::budget::{Budget, Share};
 
 /// Bytes that are gathered before they are written.
 const BATCH: usize = 512 * 1024;
+/// What batches of all uploads may hold together beyond their first bytes: a client that sends a burst and then waits
+/// holds it.
+const BATCHES: usize = 16 * 1024 * 1024;
+static BUDGET: Budget = Budget::new(BATCHES);
+/// A batch of these is not counted.
+const FREE: usize = 16 * 1024;
 /// Pieces of a batch: many tiny ones must not pin many buffers.
 const BATCH_PIECES: usize = 256;
 /// A client that sends nothing for so long is gone.
@@ -50,6 +57,13 @@ enum End {
     Interrupted,
     /// It is longer than its window; what is beyond was not taken.
     TooLong,
+}
+
+/// Bytes on their way to the disk.
+struct Batch {
+    pieces: Vec<Bytes>,
+    /// Given back when they are written.
+    share: Share,
 }
 
 impl Registry {
@@ -236,11 +250,12 @@ where
     loop {
         let (batch, end) = gather(&mut body, &mut left).await;
         let mut upload = writing.await?;
-        writing = if batch.is_empty() {
+        writing = if batch.pieces.is_empty() {
             Box::pin(ready(Ok(upload)))
         } else {
             // Begins at once, not when it is first awaited.
-            let task = tokio::task::spawn_blocking(move || upload.write_pieces(&batch).map(|()| upload));
+            let task =
+                tokio::task::spawn_blocking(move || upload.write_pieces(&batch.pieces).map(|()| upload));
             Box::pin(async move {
                 match task.await {
                     Ok(written) => Ok(written?),
@@ -255,13 +270,14 @@ where
 }
 
 /// The next batch, and how the body ended if it did.
-async fn gather<S, E>(body: &mut S, left: &mut Option<u64>) -> (Vec<Bytes>, Option<End>)
+async fn gather<S, E>(body: &mut S, left: &mut Option<u64>) -> (Batch, Option<End>)
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
 {
-    let mut batch = Vec::new();
+    let mut batch = Batch { pieces: Vec::new(), share: BUDGET.share() };
     let mut size = 0;
-    while size < BATCH && batch.len() < BATCH_PIECES {
+    let may_grow = |batch: &mut Batch, size| size < FREE || size < BATCH && batch.share.reach(size);
+    while may_grow(&mut batch, size) && batch.pieces.len() < BATCH_PIECES {
         let mut piece = match tokio::time::timeout(BODY_IDLE, body.next()).await {
             Ok(Some(Ok(piece))) => piece,
             Ok(None) => return (batch, Some(End::Complete)),
@@ -271,14 +287,14 @@ where
             let len = piece.len() as u64;
             if len > *left {
                 piece.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
-                batch.push(piece);
+                batch.pieces.push(piece);
                 return (batch, Some(End::TooLong));
             }
             *left -= len;
         }
         size += piece.len();
         if !piece.is_empty() {
-            batch.push(piece);
+            batch.pieces.push(piece);
         }
     }
     (batch, None)

@@ -268,9 +268,16 @@ impl Store {
         Some(Tree::followed(Arc::clone(&self.inner), &follow.name, root))
     }
 
-    /// A complete blob on this disk, whoever's it is.
+    /// A complete blob on this disk, whoever's it is. One that a stop without a word may have damaged is hashed before
+    /// it is given out for the first time; where that fails it is in quarantine, and not there.
     pub fn blob(&self, digest: &Digest) -> Result<Option<BlobFile>, StoreError> {
-        Ok(self.inner.blobs.open_blob(digest)?)
+        let open = || self.inner.blobs.open_blob(digest);
+        let Some(blob) = open()? else { return Ok(None) };
+        if self.inner.running.prove(digest, blob.modified()?, || self.examine(&blob))? {
+            return Ok(Some(blob));
+        }
+        // A push may have healed it by now, and what a push brings is hashed on its way.
+        Ok(open()?)
     }
 
     /// Tags in byte order, from after `after` on.

@@ -102,3 +102,24 @@ async fn a_directory_is_verified_where_no_registry_runs() {
     server.push("a", "v1", &image).await;
     assert_eq!(verify(&server.home, &[]).await.0, Some(0));
 }
+
+#[tokio::test]
+async fn what_a_kill_may_have_damaged_is_hashed_before_it_is_first_read() {
+    let server = Server::start(Options::default()).await;
+    let (layer, other) = (noise("killed", 2_500_000), noise("whole", 1_500_000));
+    let image = Image::new(&[&layer, &other]);
+    server.push("a", "v1", &image).await;
+    let home = server.kill();
+    damage(&home, &sha256(&layer));
+    // Damage to what is stored leaves its time as it was, and the scrub begins later than this.
+    let server = home.start().await;
+    let path = |content: &[u8]| format!("/v2/a/blobs/{}", sha256(content));
+    for method in ["GET", "HEAD"] {
+        assert_eq!(server.send(method, &path(&layer)).await.status(), 404, "{method}");
+    }
+    assert!(!file(&server.home, &sha256(&layer)).exists());
+    assert_eq!(server.send("GET", &path(&other)).await.bytes().await.unwrap(), other);
+
+    server.push("a", "v1", &image).await;
+    assert_eq!(server.pull("a", "v1").await, image);
+}

@@ -2,7 +2,7 @@
 """Many connections that mean no good: wrong passwords, bodies and heads of requests that trickle and never end, and
 handshakes that are never finished (or, without TLS, connections that say nothing). Started by flood.sh.
 
-Two more kinds, for a look by hand with --kinds: heads that come at once but never end, and readers that ask for a layer
+Two more kinds, with --kinds: heads that come at once but never end, and readers that ask for a layer
 and do not read it.
 
 Prints "up" when all have been opened once, and at the end a line of counts for each kind. A connection that the server

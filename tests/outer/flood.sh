@@ -4,21 +4,35 @@
 # come to its end, whole; so must a small request now and then; and the server's memory stays under its bound.
 #
 #   tests/outer/flood.sh                         256 MiB, 20 s
-#   tests/outer/flood.sh --full                  1 GiB, 60 s
+#   tests/outer/flood.sh --kinds reader          one kind alone, or some of them; flood.py has their names
+#   tests/outer/flood.sh --each                  the mixture, then each kind that is dear alone
+#   tests/outer/flood.sh --full                  1 GiB, 60 s, and a log in docs/evidence
 #   tests/outer/flood.sh [--seconds N] [--size MIB] [--connections N] [--no-auth] [--no-tls] [--kinds A,B]
 # shellcheck source=tests/outer/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-SIZE=256 SECONDS_OF_FLOOD=20 CONNECTIONS=2000 AUTH=1 TLS=1 KINDS=
+SIZE=256 SECONDS_OF_FLOOD=20 CONNECTIONS=2000 AUTH=1 TLS=1 KINDS= FULL=
+EACH=(password,body,head,handshake reader fat_head body)
 MEMORY=96    # MiB that the server may have resident at its peak
 ANSWER=10    # seconds within which a small request must be answered
 TRANSFER=300 # seconds within which a transfer must end
 ADDRESS=127.0.0.1:5070
 USER_NAME=boat PASSWORD=$RANDOM-$RANDOM
 
+arguments=()
+for argument; do
+    [[ $argument == --each ]] || arguments+=("$argument")
+done
+if ((${#arguments[@]} < $#)); then
+    for kinds in "${EACH[@]}"; do
+        "$0" "${arguments[@]}" --kinds "$kinds"
+    done
+    exit
+fi
+
 while (($#)); do
     case $1 in
-        --full) SIZE=1024 SECONDS_OF_FLOOD=60 ;;
+        --full) SIZE=1024 SECONDS_OF_FLOOD=60 FULL=1 ;;
         --seconds) SECONDS_OF_FLOOD=$2 && shift ;;
         --size) SIZE=$2 && shift ;;
         --connections) CONNECTIONS=$2 && shift ;;
@@ -111,4 +125,11 @@ say "$SIZE MiB pulled $(<"$WORK/pulls.log"); pushed $(<"$WORK/pushes.log"); smal
 say "memory at the peak: $peak MiB"
 pull || fail "a pull after the flood"
 stop a
+if [[ -n $FULL ]]; then
+    {
+        cat "$WORK/flood.log"
+        echo "$SIZE MiB pulled $(<"$WORK/pulls.log"); pushed $(<"$WORK/pushes.log"); small requests $(<"$WORK/probes.log")"
+        echo "memory at the peak: $peak MiB of $MEMORY MiB"
+    } | record flood >"$WORK/recorded"
+fi
 ((peak < MEMORY)) || fail "$peak MiB resident at the peak, $MEMORY MiB are allowed"

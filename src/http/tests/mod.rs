@@ -1,6 +1,7 @@
 //! The API as clients meet it: a real server on a loopback port, over a real store in a directory of its own.
 
 mod access;
+mod auth;
 mod blobs;
 mod bounds;
 mod damage;

@@ -1,6 +1,7 @@
 //! `/v2/<name>/blobs/<digest>`, whole, in a range or in several.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use actix_web::body::SizedStream;
 use actix_web::http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE};
@@ -14,6 +15,7 @@ use sampan_storage::{Digest, RepositoryName};
 use super::super::State;
 use super::super::body::{self, HeadOf};
 use super::super::conditional::{self, IMMUTABLE};
+use super::super::connection::Connection;
 use super::super::error::HttpError;
 use super::super::range::{self, Selection};
 use super::{CONTENT_DIGEST, manifests};
@@ -47,14 +49,14 @@ pub(super) async fn get(
     }
     match range::select(ranges, size) {
         Selection::Unsatisfiable => Err(HttpError::Range { size }),
-        Selection::Whole => send(state, &mut response, blob, 0..size).await,
+        Selection::Whole => send(request, state, &mut response, blob, 0..size).await,
         Selection::Parts(parts) => match parts.as_slice() {
             [part] => {
                 response.status(StatusCode::PARTIAL_CONTENT);
                 response.insert_header((CONTENT_RANGE, range::content_range(part, size)));
-                send(state, &mut response, blob, part.clone()).await
+                send(request, state, &mut response, blob, part.clone()).await
             }
-            _ => Ok(send_parts(state, &mut response, &blob, parts, digest)),
+            _ => Ok(send_parts(request, state, &mut response, &blob, parts, digest)),
         },
     }
 }
@@ -68,6 +70,7 @@ pub(super) async fn delete(
 }
 
 async fn send(
+    request: &HttpRequest,
     state: &State,
     response: &mut HttpResponseBuilder,
     blob: Blob,
@@ -79,11 +82,13 @@ async fn send(
         let opened = state.registry.open(want, Some(range)).await?;
         return Ok(response.body(SizedStream::new(length, opened.body)));
     }
-    Ok(response.body(SizedStream::new(length, body::part(&state.registry, &blob, range))))
+    Ok(response
+        .body(SizedStream::new(length, body::part(&state.registry, &blob, range, request.conn_data()))))
 }
 
 /// `multipart/byteranges` (RFC 9110, section 14.6).
 fn send_parts(
+    request: &HttpRequest,
     state: &State,
     response: &mut HttpResponseBuilder,
     blob: &Blob,
@@ -106,9 +111,12 @@ fn send_parts(
     response.insert_header((CONTENT_TYPE, format!("multipart/byteranges; boundary={boundary}")));
     let heads: Vec<String> = parts.iter().map(head).collect();
     let (registry, blob) = (state.registry.clone(), blob.clone());
+    let connection = request.conn_data::<Rc<Connection>>().cloned();
     let text = |text: String| stream::once(std::future::ready(Ok(Bytes::from(text))));
     let body = stream::iter(heads.into_iter().zip(parts))
-        .flat_map(move |(head, part)| text(head).chain(body::part(&registry, &blob, part)))
+        .flat_map(move |(head, part)| {
+            text(head).chain(body::part(&registry, &blob, part, connection.as_ref()))
+        })
         .chain(text(tail));
     response.body(SizedStream::new(length, body.boxed_local()))
 }

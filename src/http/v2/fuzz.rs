@@ -7,13 +7,16 @@
     reason = "a target is there to panic"
 )]
 
-use actix_web::http::header::HeaderValue;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::test::TestRequest;
 
 use super::paging;
 use super::path::Route;
 use super::query::Query;
 use super::uploads::parse_window;
+use crate::config::Locations;
 use crate::http::range::{Selection, content_range as write_range, select};
+use crate::http::urls::Urls;
 use crate::registry::MAX_PAGE;
 
 /// Paths below `/v2/`: what is read is written back as a path that leads to the same.
@@ -73,4 +76,30 @@ pub fn content_range(data: &[u8]) {
     let Some(window) = parse_window(text) else { return };
     assert!(window.start <= window.last && window.len() > 0);
     assert_eq!(parse_window(&format!("{}-{}", window.start, window.last)), Some(window));
+}
+
+/// What proxies say of a request, one header in each line: a location goes into a header and keeps its path.
+pub fn forwarded(data: &[u8]) {
+    let mut request = TestRequest::get().uri("/v2/");
+    for line in data.split(|byte| *byte == b'\n').take(8) {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let (name, value) = line.split_at(colon);
+        let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value[1..].trim_ascii()))
+        else {
+            continue;
+        };
+        request = request.append_header((name, value));
+    }
+    let request = request.to_http_request();
+    let urls = Urls::new(Locations::Asked, "/registry".to_owned());
+    let location = urls.base(&request).catalog();
+    assert!(HeaderValue::from_str(&location).is_ok(), "{location:?}");
+    let host = location.strip_suffix("/registry/v2/_catalog").unwrap();
+    if !host.is_empty() {
+        let host = ["http://", "https://"].iter().find_map(|scheme| host.strip_prefix(scheme)).unwrap();
+        assert!(!host.is_empty() && !host.contains(['/', '?', '#', '@', '\\', ' ']), "{location:?}");
+        let uri: actix_web::http::Uri = location.parse().unwrap();
+        assert_eq!(uri.path(), "/registry/v2/_catalog");
+    }
 }
