@@ -225,8 +225,17 @@ impl Writer {
     /// Goes on with the last pack of an earlier process. What a crash left unfinished at its end is cut off.
     fn resume(dir: &Path, id: u32) -> io::Result<Self> {
         let path = path(dir, id);
-        if fs::metadata(&path)?.len() < car::header(&[]).len() as u64 {
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let header = car::header(&[]);
+        let mut found = vec![0; header.len()];
+        if file.metadata()?.len() < header.len() as u64 {
             return Self::create(dir, id);
+        }
+        file.read_exact_at(&mut found, 0)?;
+        if found != header {
+            // All packs begin alike, and it is synced before a block follows: what counts is behind it.
+            tracing::warn!(pack = id, "the header of a pack is damaged; it is written again");
+            file.write_all_at(&header, 0)?;
         }
         let mut spans = HashMap::new();
         let mut wrong = None;
@@ -238,7 +247,6 @@ impl Writer {
             }
         })?;
         end = wrong.unwrap_or(end);
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
         let len = file.metadata()?.len();
         if len > end {
             tracing::warn!(pack = id, at = end, bytes = len - end, "a pack ends in an unfinished block");
