@@ -58,20 +58,32 @@ impl PastRoots {
     }
 }
 
-/// Compacts when the packs have grown enough since the last time.
-#[derive(Debug, Default)]
+/// Compacts when the packs have grown enough since the last time, which may have been before a restart: a walk of a
+/// big store is not to be paid for by the first push after each start.
+#[derive(Debug)]
 pub(crate) struct Compactor {
     live: u64,
 }
 
 impl Compactor {
+    pub(crate) fn new(inner: &Inner) -> Self {
+        // An index that does not say costs a walk.
+        Self { live: inner.index.live().unwrap_or(0) }
+    }
+
     /// Called between two folds, by the thread that makes them.
     pub(crate) fn look(&mut self, inner: &Inner) {
         if inner.packs.total() < LEAST.max(self.live * FACTOR) {
             return;
         }
         match compact(inner) {
-            Ok(live) => self.live = live.unwrap_or(self.live),
+            Ok(Some(live)) => {
+                self.live = live;
+                if let Err(error) = inner.index.set_live(live) {
+                    inner.index_failed(&error);
+                }
+            }
+            Ok(None) => {}
             // Nothing was removed that is needed; the next fold tries again.
             Err(error) => tracing::warn!(%error, "packs could not be compacted"),
         }

@@ -41,7 +41,7 @@ pub(crate) enum Signal {
 
 /// Runs until the committer is gone.
 pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, signals: &Receiver<Signal>) {
-    let mut compactor = Compactor::default();
+    let mut compactor = Compactor::new(inner);
     let mut last = Instant::now();
     let mut due: Option<Instant> = None;
     let mut waiting = Vec::new();

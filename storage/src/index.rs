@@ -179,6 +179,16 @@ impl Index {
         db.set_applied(position).map_err(|error| self.failed(error))
     }
 
+    /// Bytes of the packs after their last compaction; 0 where that is not known.
+    pub(crate) fn live(&self) -> Result<u64, StoreError> {
+        let Some(db) = self.db() else { return Ok(0) };
+        Ok(number(db.meta.get("live").map_err(|error| self.failed(error))?))
+    }
+
+    pub(crate) fn set_live(&self, bytes: u64) -> Result<(), StoreError> {
+        self.write(|db| db.meta.insert("live", &bytes.to_be_bytes()))
+    }
+
     /// Makes what was written so far durable.
     pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
         self.write(|db| db.sled.flush())?;
@@ -584,6 +594,17 @@ mod tests {
         index.end_filling(8).unwrap();
         assert_eq!(listed(&index).unwrap().unwrap(), ("a".into(), b"new".to_vec()));
         assert_eq!(index.applied().unwrap(), 8);
+    }
+
+    #[test]
+    fn what_the_last_compaction_left_is_known_after_a_restart() {
+        let (dir, index) = open();
+        assert_eq!(index.live().unwrap(), 0);
+        index.set_live(7).unwrap();
+        index.checkpoint().unwrap();
+        drop(index);
+        let (keeper, _) = std::sync::mpsc::sync_channel(1);
+        assert_eq!(Index::open(&dir.path().join("db"), keeper).live().unwrap(), 7);
     }
 
     #[test]

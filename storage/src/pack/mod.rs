@@ -5,6 +5,7 @@
 //! outlive the block, and a fold writes each node once.
 
 mod check;
+mod filter;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
