@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod car;
+pub mod cbor;
 pub mod dag;
 pub mod digest;
 pub mod fail;
