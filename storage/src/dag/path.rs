@@ -45,14 +45,14 @@ pub fn resolve(blocks: &dyn Blocks, root: &Cid, names: &[String]) -> Result<Opti
                     match step.map_err(|malformed| malformed.at(&cid))? {
                         Below::Link(link) => break Some(link),
                         Below::Nothing => break None,
-                        Below::Value(value) => match names.next() {
-                            Some(name) => step = cbor::step(value, name),
-                            None => {
+                        Below::Value(value) => {
+                            let Some(name) = names.next() else {
                                 at.within = true;
                                 at.blocks.extend(seen.without(&cid));
                                 return Ok(Some(at));
-                            }
-                        },
+                            };
+                            step = cbor::step(value, name);
+                        }
                     }
                 }
             }

@@ -16,8 +16,9 @@ use super::{Malformed, pb};
 use crate::block::{BlockError, Blocks, DAG_PB, identity_data};
 use crate::cbor::{self, DAG_CBOR};
 
-/// Blocks that wait at once, some 100 bytes each: along the way down, each node adds its links.
-const MAX_PENDING: usize = 131_072;
+/// Blocks that wait at once, some 140 bytes each: along the way down, each node adds its links, of which a block of
+/// 2 MiB has some 47,000.
+const MAX_PENDING: usize = 65_536;
 /// Blocks of one walk. 16 TiB in leaves of 1 MiB; a DAG that repeats itself for ever is hostile.
 const MAX_BLOCKS: u64 = 16 * 1024 * 1024;
 
@@ -82,9 +83,15 @@ enum Way {
     /// What the path leads to: what it is, is not known yet.
     Entity(ByteRange),
     /// A node of a file, beginning at `offset` of it, of which bytes `from` to `to` are wanted.
-    File { offset: u64, from: u64, to: u64 },
+    File {
+        offset: u64,
+        from: u64,
+        to: u64,
+    },
     /// A shard of a directory with so many digits before the names of its links.
-    Shard { digits: usize },
+    Shard {
+        digits: usize,
+    },
 }
 
 impl ByteRange {
@@ -100,6 +107,11 @@ impl ByteRange {
         let to = if to == "*" { None } else { Some(number(to)?) };
         let turned = to.is_some_and(|to| (from < 0) == (to < 0) && to < from);
         (!turned).then_some(Self { from, to })
+    }
+
+    /// Whether it begins behind the end of a file of `size` bytes.
+    pub fn begins_after(self, size: u64) -> bool {
+        u64::try_from(self.from).is_ok_and(|from| from >= size)
     }
 
     /// First and last byte of a file of `size` bytes; `None` where none of its bytes are meant.
@@ -306,7 +318,9 @@ mod tests {
             assert_eq!(range(text, 1026), expected, "{text}");
         }
         assert_eq!(range("0:*", 0), None);
-        for bad in ["", ":", "1", "1:", ":1", "*:1", "a:1", "1:b", "2:1", "-1:-2", "--1:2", "1:2:3", "+1:2", "1: 2"] {
+        for bad in
+            ["", ":", "1", "1:", ":1", "*:1", "a:1", "1:b", "2:1", "-1:-2", "--1:2", "1:2:3", "+1:2", "1: 2"]
+        {
             assert_eq!(ByteRange::parse(bad), None, "{bad}");
         }
         assert_eq!(range(&format!("{}:*", i64::MIN), 5), Some((0, 4)));
@@ -316,7 +330,8 @@ mod tests {
 
     #[test]
     fn a_block_that_is_not_here_is_told_and_the_walk_goes_on_when_it_is() {
-        let (one, two) = (Block::new(RAW, Bytes::from_static(b"1")), Block::new(RAW, Bytes::from_static(b"2")));
+        let (one, two) =
+            (Block::new(RAW, Bytes::from_static(b"1")), Block::new(RAW, Bytes::from_static(b"2")));
         let root = node(&[&one, &two]);
         let blocks = MemoryBlocks::default();
         blocks.put(&root);
