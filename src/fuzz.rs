@@ -11,6 +11,8 @@
 )]
 
 pub use crate::config::fuzz::configuration;
+pub use crate::http::gateway::fuzz::gateway;
+pub use crate::http::routing::fuzz::routing;
 pub use crate::http::v2::fuzz::{content_range, path, query, range};
 pub use crate::registry::fuzz::manifest;
 
@@ -35,10 +37,12 @@ mod tests {
         ("ask", ask),
         ("configuration", configuration),
         ("content_range", content_range),
+        ("gateway", gateway),
         ("manifest", manifest),
         ("path", path),
         ("query", query),
         ("range", range),
+        ("routing", routing),
     ];
 
     #[test]

@@ -5,6 +5,7 @@ mod app;
 mod auth;
 mod cli;
 mod config;
+mod content;
 mod control;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
