@@ -6,18 +6,20 @@ use std::time::Duration;
 use actix_web::web;
 use anyhow::Context;
 use futures::FutureExt;
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use sampan_node::bitswap::{Serving, Stats as Exchanged};
 use sampan_node::{Events, KeyFile, Keypair, Multiaddr, Name, Node, PeerId};
-use sampan_storage::Store;
 use sampan_storage::verify::Verify;
+use sampan_storage::{Cid, Store};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Auth;
 use crate::config::{self, Config, Network, Web};
-use crate::control::{Answer, Ask, Control, FollowStatus, PeerStatus, Status, Tell};
+use crate::content::{self, Content, Names, Reach};
+use crate::control::{Answer, Ask, Control, FollowStatus, PeerStatus, Pipe, Status, Tell};
 use crate::http::{self, Listener};
 use crate::metrics::Metrics;
 use crate::registry::{Collected, Policy, Registry};
@@ -63,6 +65,8 @@ struct Running {
     collector: Collector,
     verifier: Verifier,
     healer: Healer,
+    library: Content,
+    names: Names,
     stop: CancellationToken,
     name: Name,
     http: String,
@@ -95,7 +99,7 @@ impl App {
             None => Auth::open(config.anonymous_push),
         };
         // Peers have no names yet that a rule could be about.
-        let serving = if auth.is_open() { Serving::Everyone } else { Serving::Nobody };
+        let serving = if auth.gives_to_peers() { Serving::Everyone } else { Serving::Nobody };
         if serving == Serving::Nobody {
             tracing::info!("authentication is set up: the node gives no content to its peers");
         }
@@ -103,7 +107,7 @@ impl App {
         let store = tokio::task::spawn_blocking(move || Store::open(&dir)).await??;
         let key = known.map_or_else(|| KeyFile::load_or_create(&path), Ok)?;
         let name = key.name();
-        let records = StoreRecords::new(store.clone(), name);
+        let records = Arc::new(StoreRecords::new(store.clone(), name));
         let settings = sampan_node::Config {
             key: key.clone(),
             network,
@@ -113,8 +117,9 @@ impl App {
             mdns: true,
             serving,
         };
-        let (node, events) =
-            sampan_node::start(settings, Arc::new(store.clone()), Arc::new(records)).await.context(LISTEN)?;
+        let (node, events) = sampan_node::start(settings, Arc::new(store.clone()), Arc::clone(&records) as _)
+            .await
+            .context(LISTEN)?;
         let follower = Follower::new(store.clone(), node.clone());
         let fetcher = Fetcher::new(store.clone(), node.clone());
         let healer = Healer::new(store.clone(), node.clone(), fetcher.clone(), name);
@@ -124,10 +129,24 @@ impl App {
         let access = http::Access { auth, loopback: doors.listener.is_local() };
         let Web { locations, prefix, .. } = &config.web;
         let collector = Collector::new(registry.clone(), config.retention.clone());
+        let network: Arc<dyn content::Network> = Arc::new(content::Node(node.clone()));
+        // A command is its owner's, and may ask whom it likes; of strangers the configuration speaks.
+        let library = Content::new(store.clone(), Some(Arc::clone(&network)));
+        let names = Names::new(Arc::clone(&records) as _, Arc::clone(&network), true);
+        let gateway = config.gateway.enabled.then(|| {
+            let asks = config.gateway.fetch;
+            let asked = asks.then(|| Arc::clone(&network));
+            http::Gateway {
+                content: Content::new(store.clone(), asked),
+                names: Names::new(records, Arc::clone(&network), asks),
+                routing: http::Routing::new(network, asks, doors.reached(&config.web)),
+            }
+        });
         let state = web::Data::new(http::State {
             registry,
             access,
             health: http::Health::new(store.clone(), read_only),
+            gateway,
             metrics: Arc::new(figures(&store, &node, &collector)),
             urls: http::Urls::new(locations.clone(), prefix.clone()),
             pages: config.pages,
@@ -145,6 +164,8 @@ impl App {
             collector,
             verifier,
             healer,
+            library,
+            names,
             stop,
             name,
             http,
@@ -259,6 +280,22 @@ impl Doors {
         Ok(Self { listener, options, debug: debug.transpose()? })
     }
 
+    /// How others reach the gateway.
+    fn reached(&self, web: &Web) -> http::Door {
+        if let config::Locations::Fixed(url) = &web.locations {
+            return http::Door::at(url);
+        }
+        let address = match &self.listener {
+            // A multiaddr has no path.
+            Listener::Tcp(listener) if web.prefix.is_empty() => listener.local_addr().ok(),
+            Listener::Tcp(_) | Listener::Unix(..) => None,
+        };
+        let tls = self.options.tls.is_some();
+        let host = address.map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
+        let host = host.map(|ip| if ip.is_ipv4() { format!("/ip4/{ip}") } else { format!("/ip6/{ip}") });
+        http::Door { host, port: address.map(|address| address.port()), tls }
+    }
+
     fn url(&self) -> String {
         let scheme = match (&self.listener, &self.options.tls) {
             (Listener::Unix(..), _) => "unix",
@@ -354,13 +391,13 @@ fn figures(store: &Store, node: &Node, collector: &Collector) -> Metrics {
 }
 
 impl Answer for Running {
-    fn answer(&self, ask: Ask, tell: Tell) -> BoxFuture<'_, Result<Value, String>> {
-        self.reply(ask, tell).map(|reply| reply.map_err(|error| format!("{error:#}"))).boxed()
+    fn answer(&self, ask: Ask, tell: Tell, pipe: Pipe) -> BoxFuture<'_, Result<Value, String>> {
+        self.reply(ask, tell, pipe).map(|reply| reply.map_err(|error| format!("{error:#}"))).boxed()
     }
 }
 
 impl Running {
-    async fn reply(&self, ask: Ask, tell: Tell) -> anyhow::Result<Value> {
+    async fn reply(&self, ask: Ask, tell: Tell, pipe: Pipe) -> anyhow::Result<Value> {
         Ok(match ask {
             Ask::Status => serde_json::to_value(self.status().await)?,
             Ask::Root => {
@@ -398,6 +435,49 @@ impl Running {
                 let options = Verify { repair, rate, trees_only: false };
                 serde_json::to_value(self.verifier.verify(options, &tell, &self.stop).await?)?
             }
+            Ask::Stat { path } => {
+                let cid = self.locate(&path).await?;
+                serde_json::to_value(self.library.stat(cid).await?)?
+            }
+            Ask::Cat { path } => {
+                let cid = self.locate(&path).await?;
+                if self.library.stat(cid).await?.kind != content::Kind::File {
+                    anyhow::bail!("{path} is no file; `sampan get` brings directories");
+                }
+                let mut bytes = self.library.cat(cid);
+                while let Some(bytes) = bytes.next().await {
+                    pipe.output.send(bytes?).await?;
+                }
+                Value::Null
+            }
+            Ask::Export { path } => {
+                let cid = self.locate(&path).await?;
+                let mut car = self.library.export(cid)?;
+                while let Some(bytes) = car.next().await {
+                    pipe.output.send(bytes?).await?;
+                }
+                Value::Null
+            }
+            Ask::Import { pin } => {
+                let told = move |text| tell.tell(text);
+                told("waiting for blocks".to_owned());
+                serde_json::to_value(self.library.import(pipe.input.blocking(), pin, told).await?)?
+            }
+            Ask::PinAdd { path } => {
+                let told = move |text| tell.tell(text);
+                told("looking for blocks".to_owned());
+                let cid = self.locate(&path).await?;
+                self.library.pin(cid, told).await?;
+                Value::from(cid.to_string())
+            }
+            Ask::PinRm { cid } => {
+                let root = content::parse_cid(&cid).with_context(|| format!("{cid} is no CID"))?;
+                if !self.library.unpin(root).await? {
+                    anyhow::bail!("{cid} is not pinned");
+                }
+                Value::Null
+            }
+            Ask::PinLs => self.library.pins().iter().map(ToString::to_string).collect(),
             Ask::Peers => {
                 let peers = self.node.peers().await.into_iter().map(|peer| PeerStatus {
                     id: peer.id.to_string(),
@@ -407,6 +487,15 @@ impl Running {
                 serde_json::to_value(peers.collect::<Vec<_>>())?
             }
         })
+    }
+
+    /// Where a path of content leads.
+    async fn locate(&self, path: &str) -> anyhow::Result<Cid> {
+        let (found, _) = self.library.locate(&self.names, &path.parse()?, Reach::Anywhere).await?;
+        if found.within {
+            anyhow::bail!("{path} leads into a block of data, which is no file");
+        }
+        Ok(found.cid)
     }
 
     async fn status(&self) -> Status {

@@ -12,6 +12,8 @@
 
 pub use crate::auth::fuzz::{authorization, htpasswd, token};
 pub use crate::config::fuzz::configuration;
+pub use crate::http::gateway::fuzz::gateway;
+pub use crate::http::routing::fuzz::routing;
 pub use crate::http::v2::fuzz::{content_range, forwarded, path, query, range};
 pub use crate::pattern::fuzz::pattern;
 pub use crate::registry::fuzz::manifest;
@@ -39,12 +41,14 @@ mod tests {
         ("configuration", configuration),
         ("content_range", content_range),
         ("forwarded", forwarded),
+        ("gateway", gateway),
         ("htpasswd", htpasswd),
         ("manifest", manifest),
         ("path", path),
         ("pattern", pattern),
         ("query", query),
         ("range", range),
+        ("routing", routing),
         ("token", token),
     ];
 

@@ -6,6 +6,7 @@ mod auth;
 mod budget;
 mod cli;
 mod config;
+mod content;
 mod control;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;

@@ -6,7 +6,7 @@ use libp2p::PeerId;
 use libp2p::multiaddr::Multiaddr;
 use tokio::sync::oneshot;
 
-use crate::handle::{ConnectError, FollowError, PublishError, Published};
+use crate::handle::{ConnectError, FollowError, Offered, PublishError, Published};
 use crate::ipns::Verified;
 use crate::name::Name;
 use crate::peers::Peer;
@@ -19,6 +19,7 @@ pub(crate) enum Command {
     Follow { name: Name, reply: oneshot::Sender<Result<(), FollowError>> },
     Unfollow { name: Name },
     Resolve { name: Name, reply: oneshot::Sender<Option<Bytes>> },
+    Offer { name: Name, record: Bytes, reply: oneshot::Sender<Offered> },
     Provide { root: Cid },
     FindProviders { cid: Cid, reply: oneshot::Sender<Vec<PeerId>> },
     Connect { address: Multiaddr, reply: oneshot::Sender<Result<PeerId, ConnectError>> },

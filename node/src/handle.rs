@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::bitswap;
 use crate::command::Command;
-use crate::event::{Counters, Stats};
+use crate::event::{Counters, Refusal, Stats};
 use crate::ipns::{Record, RecordError};
 use crate::name::Name;
 use crate::names::MAX_NAMES;
@@ -37,6 +37,16 @@ pub struct Published {
     pub followers: usize,
     /// It went out over pubsub to at least one peer.
     pub pubsub: bool,
+}
+
+/// What became of a record that somebody brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It is the newest of a name that is published or followed here.
+    Taken,
+    /// Nobody here follows or publishes the name.
+    NotFollowed,
+    Refused(Refusal),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +128,12 @@ impl Node {
     /// verified and has not expired.
     pub async fn resolve(&self, name: Name) -> Option<Bytes> {
         self.call(|reply| Command::Resolve { name, reply }).await.flatten()
+    }
+
+    /// Hands over a record that came by another way than this node's. Of a name that is followed it is judged
+    /// and told as any other. A node that has stopped follows nothing.
+    pub async fn offer(&self, name: Name, record: Bytes) -> Offered {
+        self.call(|reply| Command::Offer { name, record, reply }).await.unwrap_or(Offered::NotFollowed)
     }
 
     /// Announces in the DHT that this node has `root`, instead of the root before it. Calls that follow

@@ -44,7 +44,7 @@ pub use config::{Config, DEFAULT_PORT, Network, SwarmKey, SwarmKeyError, default
 pub use event::{Event, Events, Refusal, Stats};
 pub use follow::MAX_NODES;
 pub use gossip::GossipError;
-pub use handle::{ConnectError, FollowError, Node, PublishError, Published};
+pub use handle::{ConnectError, FollowError, Node, Offered, PublishError, Published};
 pub use key::{KeyError, KeyFile, Keypair};
 pub use libp2p::PeerId;
 pub use libp2p::multiaddr::Multiaddr;

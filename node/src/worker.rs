@@ -112,6 +112,10 @@ impl Worker {
             }
             Command::Unfollow { name } => self.unfollow(&name),
             Command::Resolve { name, reply } => self.resolve(name, reply),
+            Command::Offer { name, record, reply } => {
+                // Whoever asked may have gone.
+                let _ = reply.send(self.take_offer(&name, &record));
+            }
             Command::Provide { root } => self.provided.set(root, Instant::now()),
             Command::FindProviders { cid, reply } => self.find_providers(&cid, reply),
             Command::Connect { address, reply } => self.connect(address, reply),

@@ -181,6 +181,12 @@ impl Auth {
         matches!(*self.0, Mode::Open { .. })
     }
 
+    /// Who may fetch without saying who they are: peers, and clients of the gateway. They ask for blocks, which have
+    /// no names yet that a rule could be about, so it is everyone or nobody.
+    pub(crate) fn gives_to_peers(&self) -> bool {
+        self.is_open()
+    }
+
     /// Who has brought this. Where nothing is configured, nothing that is brought counts. A certificate counts where a
     /// rule names it, and where nothing else was brought.
     pub(crate) async fn identify(

@@ -1,10 +1,15 @@
 //! The command line: what can be said, and one file for each command that does more than ask.
 
+mod add;
+mod cat;
 mod config;
+mod dag;
 mod follow;
 mod gc;
+mod get;
 mod ls;
 mod peers;
+mod pin;
 mod print;
 mod serve;
 mod status;
@@ -63,6 +68,21 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a file on IPFS to standard output
+    Cat {
+        /// A CID, /ipfs/CID or /ipns/NAME, with or without names behind it
+        path: String,
+    },
+    /// Bring a file or a directory from IPFS
+    Get(get::Get),
+    /// Put files and directories on IPFS, pinned, and print their CID
+    Add(add::Add),
+    /// Keep content that is in no tree
+    #[command(subcommand)]
+    Pin(pin::Pin),
+    /// DAGs as CAR files
+    #[command(subcommand)]
+    Dag(dag::Dag),
     /// Remove what no tag, rule or manifest keeps
     Gc(gc::Gc),
     /// Show and check the configuration
@@ -158,6 +178,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Gc(gc) => gc::run(&dir, &gc)?,
         Command::Verify(verify) => verify::run(&dir, &verify)?,
         Command::Peers { json } => peers::run(&dir, json)?,
+        Command::Cat { path } => cat::run(&dir, &path)?,
+        Command::Get(get) => get::run(&dir, &get)?,
+        Command::Add(add) => add::run(&dir, &add)?,
+        Command::Pin(pin) => pin::run(&dir, &pin)?,
+        Command::Dag(dag) => dag::run(&dir, &dag)?,
         Command::Failpoints => sampan_storage::fail::POINTS.iter().for_each(|point| print::line(point)),
     }
     Ok(())

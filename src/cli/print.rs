@@ -13,6 +13,37 @@ pub(super) fn line(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
+/// Standard output for bytes that are no text.
+pub(super) fn bytes() -> impl io::Write {
+    io::stdout()
+}
+
+/// Counts what is written, and tells it.
+pub(super) struct Counting<W, F> {
+    output: W,
+    count: u64,
+    told: F,
+}
+
+impl<W: io::Write, F: FnMut(u64)> Counting<W, F> {
+    pub(super) fn new(output: W, told: F) -> Self {
+        Self { output, count: 0, told }
+    }
+}
+
+impl<W: io::Write, F: FnMut(u64)> io::Write for Counting<W, F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.output.write(bytes)?;
+        self.count += written as u64;
+        (self.told)(self.count);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(&serde_json::to_string_pretty(value)?);
     Ok(())

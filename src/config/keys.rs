@@ -367,6 +367,18 @@ pub(crate) const KEYS: &[Key] = &[
         "File with the key of a private network. Default: `swarm.key` in the data directory.",
     ),
     key(
+        "ipfs.gateway.enabled",
+        Switch,
+        Used,
+        "Content is given over HTTP under `/ipfs` and `/ipns`, and who has it under `/routing/v1`. Default: `true`.",
+    ),
+    key(
+        "ipfs.gateway.fetch",
+        Switch,
+        Used,
+        "For these, peers and the DHT are asked for what is not here. Default: `false`.",
+    ),
+    key(
         "anonymous",
         Choice(&["pull", "push"]),
         Used,

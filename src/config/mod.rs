@@ -87,6 +87,7 @@ pub(crate) struct Config {
     pub(crate) pages: Pages,
     /// A manifest may name content that is not here.
     pub(crate) sparse: bool,
+    pub(crate) gateway: Gateway,
     /// How often garbage is collected; `None`: only when a command asks.
     pub(crate) gc_interval: Option<Duration>,
     pub(crate) retention: Retention,
@@ -130,6 +131,14 @@ pub(crate) struct UploadPurge {
     pub(crate) enabled: bool,
     pub(crate) age: Duration,
     pub(crate) interval: Duration,
+}
+
+/// What HTTP does of IPFS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gateway {
+    pub(crate) enabled: bool,
+    /// Peers are asked for what is not here.
+    pub(crate) fetch: bool,
 }
 
 /// How often a pass over all blobs begins, and how many bytes it reads in a second.
@@ -271,6 +280,7 @@ impl Config {
 
         let mut reader = Reader::new(said, &mut settings);
         auth::show(&mut reader);
+        let gateway = Gateway::read(&mut reader);
         let gc = reader.switch("gc.enabled", true);
         let interval = reader.duration("gc.interval", GC_INTERVAL);
         let retention = Retention {
@@ -306,6 +316,7 @@ impl Config {
             upload_purge,
             pages,
             sparse,
+            gateway,
             gc_interval: gc.then_some(interval),
             retention,
             scrub,
@@ -339,6 +350,14 @@ impl UploadPurge {
         let age = reader.duration("storage.maintenance.uploadpurging.age", PURGE_AGE);
         let interval = reader.duration("storage.maintenance.uploadpurging.interval", PURGE_INTERVAL);
         Self { enabled, age, interval }
+    }
+}
+
+impl Gateway {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let enabled = reader.switch("ipfs.gateway.enabled", true);
+        let fetch = reader.switch("ipfs.gateway.fetch", false);
+        Self { enabled, fetch }
     }
 }
 

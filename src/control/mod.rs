@@ -1,7 +1,9 @@
 //! How commands speak to the running registry: a Unix socket in the data directory, for its owner only. One line
-//! of JSON asks, one line answers; before it, while the answer takes its time, others say how far it has come.
+//! of JSON asks, one line answers; before it, while the answer takes its time, others say how far it has come, or that
+//! bytes follow. A question that brings bytes has them behind its line, in pieces with their length before them.
 
 mod client;
+mod pipe;
 mod server;
 
 use std::time::Duration;
@@ -10,9 +12,11 @@ use sampan_node::Name;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::content::PinRoots;
 use crate::registry::Collected;
 
-pub(crate) use client::{ask, ask_telling, must_ask, must_ask_telling, open_offline};
+pub(crate) use client::{Bytes, ask, ask_telling, must_ask, must_ask_telling, must_exchange, open_offline};
+pub(crate) use pipe::Pipe;
 pub(crate) use server::{Answer, Control, Tell};
 
 /// Name of the socket in the data directory.
@@ -27,19 +31,63 @@ const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 pub(crate) enum Ask {
     Status,
     Root,
-    Ls { path: String },
-    FollowAdd { name: Name },
-    FollowRm { name: Name },
+    Ls {
+        path: String,
+    },
+    FollowAdd {
+        name: Name,
+    },
+    FollowRm {
+        name: Name,
+    },
     FollowLs,
     Peers,
-    Gc { dry_run: bool, grace: Option<Duration> },
-    Verify { repair: bool, rate: Option<u64> },
+    Gc {
+        dry_run: bool,
+        grace: Option<Duration>,
+    },
+    Verify {
+        repair: bool,
+        rate: Option<u64>,
+    },
+    /// What stands at a path of content.
+    Stat {
+        path: String,
+    },
+    /// The bytes of a file.
+    Cat {
+        path: String,
+    },
+    /// A DAG as a CAR.
+    Export {
+        path: String,
+    },
+    /// A CAR, which comes behind the question.
+    Import {
+        pin: PinRoots,
+    },
+    PinAdd {
+        path: String,
+    },
+    PinRm {
+        cid: String,
+    },
+    PinLs,
+}
+
+impl Ask {
+    /// Whether bytes follow the question.
+    fn brings_bytes(&self) -> bool {
+        matches!(self, Self::Import { .. })
+    }
 }
 
 /// A line of the answer. The last one is `Ok` or `Err`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Reply {
     Progress(String),
+    /// So many bytes follow, as they are.
+    Data(usize),
     Ok(Value),
     Err(String),
 }

@@ -5,10 +5,12 @@ use actix_web::http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICAT
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 
+use super::gateway::GatewayError;
 use super::range;
 use super::v2::path::PathError;
 use super::v2::uploads;
 use crate::auth::{Denied, LoginError};
+use crate::content::{ContentError, PutError};
 use crate::registry::RegistryError;
 
 /// A client that meets a full disk or a stopping server may come back after so many seconds.
@@ -42,6 +44,8 @@ pub(crate) enum HttpError {
     Upload { error: Box<RegistryError>, location: String },
     #[error("a manifest was cut off")]
     ManifestCut,
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
 }
 
 /// A parameter or header that cannot be read.
@@ -95,12 +99,16 @@ impl HttpError {
             Self::Query(error) => query(error),
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
             Self::ManifestCut => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
+            Self::Gateway(error) => (gateway(error), "UNSUPPORTED"),
         }
     }
 
     fn add_headers(&self, response: &mut HttpResponseBuilder) {
         match self {
             Self::Registry(error) if is_passing(error) => {
+                response.insert_header((RETRY_AFTER, RETRY_SECONDS));
+            }
+            Self::Gateway(GatewayError::Content(ContentError::Busy | ContentError::Timeout(_))) => {
                 response.insert_header((RETRY_AFTER, RETRY_SECONDS));
             }
             Self::Registry(RegistryError::ReadOnly) => {
@@ -131,6 +139,7 @@ impl HttpError {
             | Self::Denied(_)
             | Self::SeveralCredentials
             | Self::Query(_)
+            | Self::Gateway(_)
             | Self::ManifestCut => {}
         }
     }
@@ -218,6 +227,35 @@ fn query(error: &QueryError) -> (StatusCode, &'static str) {
         QueryError::Tag(_) => (bad, "MANIFEST_INVALID"),
         QueryError::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, "MANIFEST_INVALID"),
         QueryError::ContentLength => (bad, "SIZE_INVALID"),
+    }
+}
+
+/// kubo takes 404 and 410 for "does not have it", 429 for "later", and other codes for a server that is broken.
+fn gateway(error: &GatewayError) -> StatusCode {
+    match error {
+        GatewayError::Address
+        | GatewayError::FormatMissing
+        | GatewayError::Parameter { .. }
+        | GatewayError::RecordOfPath
+        | GatewayError::RoutingPath
+        | GatewayError::OutsideRange
+        | GatewayError::Put(PutError::Record(_) | PutError::Older) => StatusCode::BAD_REQUEST,
+        GatewayError::NotAcceptable | GatewayError::RecordType => StatusCode::NOT_ACCEPTABLE,
+        GatewayError::Refused => StatusCode::GONE,
+        GatewayError::NotCached => StatusCode::PRECONDITION_FAILED,
+        GatewayError::RoutingKey => StatusCode::UNPROCESSABLE_ENTITY,
+        GatewayError::RecordLength => StatusCode::PAYLOAD_TOO_LARGE,
+        GatewayError::Content(ContentError::Busy) => StatusCode::TOO_MANY_REQUESTS,
+        GatewayError::Content(ContentError::Timeout(_)) => StatusCode::GATEWAY_TIMEOUT,
+        GatewayError::NoRecord
+        | GatewayError::Content(
+            ContentError::Missing(_)
+            | ContentError::NoPath
+            | ContentError::Unresolved
+            | ContentError::Malformed(_),
+        ) => StatusCode::NOT_FOUND,
+        GatewayError::Content(ContentError::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
+        GatewayError::Content(ContentError::Store(_)) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -7,10 +7,12 @@ mod conditional;
 mod connection;
 mod debug;
 mod error;
+pub(crate) mod gateway;
 mod health;
 mod listener;
 mod observe;
 mod range;
+pub(crate) mod routing;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -31,8 +33,10 @@ use crate::registry::Registry;
 use observe::Headers;
 
 pub(crate) use access::Access;
+pub(crate) use gateway::Gateway;
 pub(crate) use health::Health;
 pub(crate) use listener::Listener;
+pub(crate) use routing::{Door, Routing};
 pub(crate) use server::{Options, serve, serve_debug};
 pub(crate) use tls::Tls;
 pub(crate) use urls::Urls;
@@ -43,6 +47,8 @@ pub(crate) struct State {
     pub(crate) registry: Registry,
     pub(crate) access: Access,
     pub(crate) health: Health,
+    /// What HTTP does of IPFS; `None` where that is off.
+    pub(crate) gateway: Option<Gateway>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) urls: Urls,
     pub(crate) pages: Pages,
@@ -59,6 +65,10 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, state: &web::Data<State>) 
         .app_data(state.clone())
         .route(&format!("{prefix}/healthz"), web::get().to(health::healthz))
         .route(&format!("{prefix}/readyz"), web::get().to(health::readyz));
+    if state.gateway.is_some() {
+        gateway::routes(config, prefix);
+        routing::routes(config, prefix);
+    }
     token::routes(config, prefix);
     v2::routes(config, prefix);
 }

@@ -69,7 +69,7 @@ pub struct StoredBlob {
     /// The UnixFS file over it.
     pub root: FileRoot,
     /// Until it is in a tree, nothing else keeps it.
-    pub(crate) _pin: Arc<Pin>,
+    pub(crate) pin: Arc<Pin>,
 }
 
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use cid::Cid;
 
 use crate::block::MAX_BLOCK;
+use crate::cbor::{self, ARRAY, BYTES, CID_TAG, MAP, TAG, TEXT, UNSIGNED};
 
 /// A section is a CID and a block; no CID that is understood is longer than this.
 pub const MAX_SECTION: usize = MAX_BLOCK + 256;
@@ -198,11 +199,18 @@ pub fn section(cid: &Cid, data: &[u8]) -> Vec<u8> {
     out
 }
 
+/// What stands before a block of `length` bytes, so that the block itself need not be copied.
+pub fn section_head(cid: &Cid, length: usize) -> Vec<u8> {
+    let cid = cid.to_bytes();
+    let mut out = Vec::with_capacity(cid.len() + 10);
+    put_length(&mut out, cid.len() + length);
+    out.extend_from_slice(&cid);
+    out
+}
+
 /// Appends a section.
 pub fn write_section(out: &mut Vec<u8>, cid: &Cid, data: &[u8]) {
-    let cid = cid.to_bytes();
-    put_length(out, cid.len() + data.len());
-    out.extend_from_slice(&cid);
+    out.extend(section_head(cid, data.len()));
     out.extend_from_slice(data);
 }
 
@@ -210,11 +218,11 @@ pub fn write_section(out: &mut Vec<u8>, cid: &Cid, data: &[u8]) {
 pub fn header(roots: &[Cid]) -> Vec<u8> {
     let mut body = vec![0xa2];
     body.extend(b"\x65roots");
-    put_cbor_head(&mut body, ARRAY, roots.len() as u64);
+    cbor::put_head(&mut body, ARRAY, roots.len() as u64);
     for root in roots {
         let bytes = root.to_bytes();
-        put_cbor_head(&mut body, TAG, CID_TAG);
-        put_cbor_head(&mut body, BYTES, bytes.len() as u64 + 1);
+        cbor::put_head(&mut body, TAG, CID_TAG);
+        cbor::put_head(&mut body, BYTES, bytes.len() as u64 + 1);
         body.push(0); // The multibase prefix for binary.
         body.extend(bytes);
     }
@@ -225,69 +233,26 @@ pub fn header(roots: &[Cid]) -> Vec<u8> {
     out
 }
 
-// DAG-CBOR, as far as a header needs it: major types, and the tag of a CID.
-const UNSIGNED: u8 = 0;
-const BYTES: u8 = 2;
-const TEXT: u8 = 3;
-const ARRAY: u8 = 4;
-const MAP: u8 = 5;
-const TAG: u8 = 6;
-const CID_TAG: u64 = 42;
-
 fn put_length(out: &mut Vec<u8>, length: usize) {
     let mut buffer = unsigned_varint::encode::usize_buffer();
     out.extend_from_slice(unsigned_varint::encode::usize(length, &mut buffer));
 }
 
-fn put_cbor_head(out: &mut Vec<u8>, major: u8, value: u64) {
-    match value {
-        0..=23 => out.push(major << 5 | value as u8),
-        24..=0xff => out.extend([major << 5 | 0x18, value as u8]),
-        _ => {
-            out.push(major << 5 | 0x19);
-            out.extend((value.min(u64::from(u16::MAX)) as u16).to_be_bytes());
-        }
-    }
-}
-
-fn cbor_head(from: &mut &[u8]) -> Option<(u8, u64)> {
-    let (first, rest) = from.split_first()?;
-    let width = match first & 0x1f {
-        value @ 0..=23 => {
-            *from = rest;
-            return Some((first >> 5, u64::from(value)));
-        }
-        width @ 24..=27 => 1_usize << (width - 24),
-        _ => return None,
-    };
-    let (bytes, rest) = rest.split_at_checked(width)?;
-    *from = rest;
-    Some((first >> 5, bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))))
-}
-
-fn cbor_string<'a>(from: &mut &'a [u8], wanted: u8) -> Option<&'a [u8]> {
-    let (major, length) = cbor_head(from)?;
-    let (bytes, rest) = from.split_at_checked(usize::try_from(length).ok()?)?;
-    *from = rest;
-    (major == wanted).then_some(bytes)
-}
-
 /// The version and the roots. The pragma of a CARv2 has no roots.
 fn parse_header(from: &mut &[u8]) -> Option<(u64, Vec<Cid>)> {
-    let (MAP, fields @ 1..=2) = cbor_head(from)? else { return None };
+    let (MAP, fields @ 1..=2) = cbor::head(from)? else { return None };
     let (mut version, mut roots) = (None, Vec::new());
     for _ in 0..fields {
-        match cbor_string(from, TEXT)? {
-            b"version" => match cbor_head(from)? {
+        match cbor::string(from, TEXT)? {
+            b"version" => match cbor::head(from)? {
                 (UNSIGNED, number) => version = Some(number),
                 _ => return None,
             },
             b"roots" => {
-                let (ARRAY, count) = cbor_head(from)? else { return None };
+                let (ARRAY, count) = cbor::head(from)? else { return None };
                 for _ in 0..count {
-                    let (TAG, CID_TAG) = cbor_head(from)? else { return None };
-                    let mut bytes = cbor_string(from, BYTES)?.strip_prefix(&[0])?;
-                    roots.push(Cid::read_bytes(&mut bytes).ok().filter(|_| bytes.is_empty())?);
+                    let (TAG, CID_TAG) = cbor::head(from)? else { return None };
+                    roots.push(cbor::link(from)?);
                 }
             }
             _ => return None,

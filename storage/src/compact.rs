@@ -2,7 +2,7 @@
 //!
 //! The folder does it between two folds, so that no fold is half-way. What is live is found by walking the trees that may still be read: my
 //! current root and those of the last hour, because a follower may be half-way through one, and the last good root
-//! of each followed name. Live blocks of the old packs are copied to the pack that is written to, made durable, and
+//! of each followed name; what is pinned is live to its last leaf. Live blocks of the old packs are copied to the pack that is written to, made durable, and
 //! only then are the old packs removed; after a crash in between, blocks lie twice.
 //!
 //! While old packs are going, a block in one of them does not count as stored (it is written again), and no followed root is being adopted: an adoption trusts the blocks that it finds.
@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use cid::Cid;
 
-use crate::block::{Block, BlockError, Blocks, DAG_PB};
+use crate::block::{Block, BlockError, Blocks, DAG_PB, RAW};
 use crate::dag::pb;
+use crate::dag::walk::links;
 use crate::error::StoreError;
 use crate::inner::Inner;
 
@@ -122,7 +123,37 @@ fn mark(inner: &Inner) -> Result<HashSet<u64>, BlockError> {
             Err(error) => return Err(error),
         }
     }
+    mark_kept(inner, &mut live)?;
     Ok(live)
+}
+
+/// What is pinned, to its last leaf: those of files lie in packs too, unless a blob has them.
+fn mark_kept(inner: &Inner, live: &mut HashSet<u64>) -> Result<(), BlockError> {
+    for (_, root) in inner.kept.held() {
+        match mark_below(inner, &root, live) {
+            // Its leaves are in the blob, and rows lead to them.
+            Ok(()) | Err(BlockError::Missing(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // Of its own: what is live for a tree is so without its leaves.
+    let mut seen = HashSet::new();
+    let mut pending = inner.kept.list();
+    while let Some(cid) = pending.pop() {
+        if !seen.insert(short(&cid)) {
+            continue;
+        }
+        live.insert(short(&cid));
+        if cid.codec() == RAW {
+            continue;
+        }
+        let Some(data) = inner.get(&cid)? else {
+            tracing::warn!(%cid, "a pinned block is not here");
+            continue;
+        };
+        pending.extend(links(&cid, &data).map_err(|malformed| malformed.at(&cid))?);
+    }
+    Ok(())
 }
 
 /// Everything below a node: directories whole; of files the nodes, and leaves that are dag-pb, which may be kept as

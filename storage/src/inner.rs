@@ -23,6 +23,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::StoreError;
 use crate::index::{Form, Holder, Index, Row, TreeKey};
 use crate::journal::{CommitEntry, Entry, Position, State};
+use crate::kept::Kept;
 use crate::layout::{self, Item};
 use crate::overlay::Overlay;
 use crate::pack::Packs;
@@ -54,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) past_roots: Mutex<PastRoots>,
     pub(crate) recent: Mutex<Recent>,
     pub(crate) pins: Arc<Pins>,
+    pub(crate) kept: Kept,
     /// Adoptions read, compaction writes: see [`crate::compact`].
     pub(crate) adoptions: Arc<tokio::sync::RwLock<()>>,
     /// Followed names in the order in which they are read.
@@ -279,7 +281,7 @@ impl Inner {
 }
 
 /// The blob whose whole is this leaf: of a raw block the hash is the blob's digest too.
-fn named_by(cid: &Cid) -> Option<Digest> {
+pub(crate) fn named_by(cid: &Cid) -> Option<Digest> {
     let hash = cid.hash();
     let algorithm = match hash.code() {
         SHA2_256 => Algorithm::Sha256,

@@ -66,6 +66,9 @@ fn rebuild(inner: &Arc<Inner>) -> Result<(), StoreError> {
             walk(inner, Some(&follow.name), good.root.0)?;
         }
     }
+    for (digest, root) in inner.kept.held() {
+        inner.index_blob(&digest, &root)?;
+    }
     inner.index.end_filling(position)
 }
 

@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod car;
+pub mod cbor;
 pub mod dag;
 pub mod digest;
 pub mod fail;
@@ -26,6 +27,7 @@ mod fold;
 mod index;
 mod inner;
 mod keeper;
+mod kept;
 mod overlay;
 mod pack;
 mod partial;
@@ -51,6 +53,7 @@ pub use dag::directory::Entry;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error::{OpenError, StoreError};
 pub use index::TreeKey;
+pub use kept::{KeepError, Keeping};
 pub use name::{Reference, RepositoryName, Tag};
 pub use partial::Partial;
 pub use pins::{Claim, Pin};

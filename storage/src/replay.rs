@@ -96,6 +96,11 @@ fn walk_trees(inner: &Inner, state: &State) -> Result<(), StoreError> {
             }
         }
     }
+    for (digest, root) in inner.kept.held() {
+        if let Err(error) = inner.index_blob(&digest, &root) {
+            tracing::warn!(%digest, %error, "the leaves of a pinned blob could not be indexed");
+        }
+    }
     Ok(())
 }
 

@@ -24,6 +24,7 @@ use crate::index::{Index, Row, TreeKey};
 use crate::inner::{self, Inner, View};
 use crate::journal::{Entry, Follow, Journal, State};
 use crate::keeper;
+use crate::kept::{Keeping, Kept};
 use crate::name::{RepositoryName, Tag};
 use crate::pack::Packs;
 use crate::partial::Partial;
@@ -43,7 +44,8 @@ const SIGNALS: usize = 4;
 /// What may lie in a directory that becomes a data directory: what a start that failed left, the swarm key of a
 /// private network, and what ext4 puts into the root of a disk.
 const OURS: [&str; 5] = ["LOCK", "VERSION.new", "keys", "swarm.key", "lost+found"];
-const DIRECTORIES: [&str; 7] = ["blobs", "packs", "journal", "partial", "uploads", "quarantine", "keys"];
+const DIRECTORIES: [&str; 8] =
+    ["blobs", "packs", "pins", "journal", "partial", "uploads", "quarantine", "keys"];
 
 /// An open data directory. Clones share it.
 #[derive(Clone, Debug)]
@@ -90,6 +92,7 @@ impl Store {
         let packs = Packs::open(&dir.join("packs"))?;
         let blobs = Blobs::open(&dir.join("blobs"), &dir.join("quarantine"));
         let blobs = Arc::new(blobs.map_err(io(dir.join("blobs")))?);
+        let kept = Kept::open(&dir.join("pins"))?;
         let pins = Arc::new(Pins::default());
         let uploads =
             Uploads::open(&dir.join("uploads"), Arc::clone(&blobs), Arc::clone(&pins), Reserve::new(dir))
@@ -110,6 +113,7 @@ impl Store {
             past_roots: Mutex::new(PastRoots::default()),
             recent: Mutex::new(Recent::default()),
             pins,
+            kept,
             adoptions: Arc::default(),
             order: RwLock::default(),
             cache: inner::cache(),
@@ -459,6 +463,22 @@ impl Store {
     /// Appends blocks of followed trees to the packs.
     pub fn put_blocks(&self, blocks: &[Block]) -> Result<(), StoreError> {
         Ok(self.inner.packs.append(blocks)?)
+    }
+
+    /// Blocks that come to be pinned, or a root whose blocks are here. Until it is dropped no pack is rewritten.
+    pub async fn keep(&self) -> Keeping {
+        let whole = self.adopting().await;
+        Keeping::new(&self.inner, &self.dir, whole)
+    }
+
+    /// Roots that are pinned.
+    pub fn kept(&self) -> Vec<Cid> {
+        self.inner.kept.list()
+    }
+
+    /// Lets a pinned root go; what nothing else keeps is collected later. Returns whether it was pinned.
+    pub fn release(&self, root: &Cid) -> Result<bool, StoreError> {
+        Ok(self.inner.kept.remove(root)?)
     }
 
     /// Makes blocks that were put before durable.

@@ -110,7 +110,7 @@ impl StreamHash {
     }
 
     pub(crate) fn stored(self, digest: Digest, pin: Pin) -> StoredBlob {
-        StoredBlob { digest, size: self.len, root: self.root(), _pin: Arc::new(pin) }
+        StoredBlob { digest, size: self.len, root: self.root(), pin: Arc::new(pin) }
     }
 
     /// The UnixFS file over the stream.

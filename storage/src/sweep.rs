@@ -1,4 +1,4 @@
-//! The sweep: blob files that no tree names go from the disk.
+//! The sweep: blob files that no tree names and no pin holds go from the disk.
 //!
 //! One fan-out directory at a time, so that memory stays small however many blobs there are. The order of a removal is
 //! tree, file, rows: what a crash leaves between them is found by the next sweep.
@@ -78,7 +78,8 @@ fn sweep_directory(
     for root in &roots {
         named.extend(Survey::new(inner, *root).blobs(algorithm, fan_out)?);
     }
-    let unnamed: Vec<Digest> = on_disk.into_iter().filter(|digest| !named.contains(digest)).collect();
+    let is_kept = |digest: &Digest| named.contains(digest) || inner.kept.holds(digest);
+    let unnamed: Vec<Digest> = on_disk.into_iter().filter(|digest| !is_kept(digest)).collect();
     let mut removed = false;
     for batch in unnamed.chunks(BATCH) {
         let claim = inner.pins.claim(batch, options.since);
@@ -120,7 +121,7 @@ fn is_named(inner: &Inner, digest: &Digest) -> Result<bool, StoreError> {
         let view = inner.view.read().unwrap_or_else(PoisonError::into_inner);
         (view.overlay.lookup(&path), roots(&view))
     };
-    if matches!(known, crate::overlay::Known::Put(_)) {
+    if matches!(known, crate::overlay::Known::Put(_)) || inner.kept.holds(digest) {
         return Ok(true);
     }
     for root in roots {

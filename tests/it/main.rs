@@ -11,6 +11,7 @@ mod wire;
 mod access;
 mod command_line;
 mod configuration;
+mod content;
 mod durable;
 mod fixtures;
 mod following;

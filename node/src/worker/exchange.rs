@@ -12,7 +12,7 @@ use super::Worker;
 use crate::answers::{Answer, Task, Whom, fitting};
 use crate::bitswap::Serving;
 use crate::event::{Event, Refusal};
-use crate::handle::{FollowError, PublishError, Published};
+use crate::handle::{FollowError, Offered, PublishError, Published};
 use crate::ipns::{RecordError, Verified};
 use crate::name::Name;
 use crate::names::{Clock, Path, PublishFault, Verdict};
@@ -174,6 +174,15 @@ impl Worker {
                 self.offer(&name, record, Bytes::new(), path, from);
             }
             None => self.queries.record(question, record, Clock::read()),
+        }
+    }
+
+    /// A record that came on a path outside of the network, such as HTTP.
+    pub(super) fn take_offer(&mut self, name: &Name, record: &Bytes) -> Offered {
+        match self.offer(name, record, Bytes::new(), Path::Fetch, None) {
+            Verdict::New(_) | Verdict::Again(_) | Verdict::Same => Offered::Taken,
+            Verdict::Refused(Refusal::NotFollowed) => Offered::NotFollowed,
+            Verdict::Refused(reason) => Offered::Refused(reason),
         }
     }
 

@@ -27,6 +27,14 @@ pub(crate) fn htpasswd(path: &Path, rules: Rules) -> Settings {
     }
 }
 
+/// A gate with users and their passwords, at which anonymous clients may do nothing.
+pub(crate) fn passwords() -> Auth {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("htpasswd");
+    std::fs::write(&path, USERS).unwrap();
+    Auth::start(&htpasswd(&path, Rules::plain(Actions::default()))).unwrap()
+}
+
 /// An issuer of tokens whose keys are in `path`.
 pub(crate) fn token(path: &Path) -> Settings {
     Settings::Token(TokenSettings {

@@ -7,9 +7,11 @@ mod bounds;
 mod damage;
 mod following;
 mod front;
+mod gateway;
 mod lists;
 mod manifests;
 mod referrers;
+mod routing;
 mod tls;
 mod uploads;
 mod wire;
@@ -144,6 +146,7 @@ fn state(store: &Store, origin: Arc<dyn Origin>, policy: Policy, access: Access)
         registry: Registry::new(store.clone(), origin, policy),
         access,
         health: Health::new(store.clone(), policy.read_only),
+        gateway: None,
         metrics: Arc::new(Metrics::new()),
         urls: super::Urls::default(),
         pages: crate::config::Pages::default(),

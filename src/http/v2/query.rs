@@ -12,7 +12,7 @@ impl Query {
         Self::read(request.query_string())
     }
 
-    pub(super) fn read(text: &str) -> Result<Self, QueryError> {
+    pub(in super::super) fn read(text: &str) -> Result<Self, QueryError> {
         if text.is_empty() {
             return Ok(Self(Vec::new()));
         }
@@ -21,7 +21,7 @@ impl Query {
     }
 
     /// The first value of a name.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(in super::super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 

@@ -8,9 +8,11 @@ pub mod file;
 mod hamt;
 mod leaves;
 mod murmur;
+pub mod path;
 pub mod pb;
 pub(crate) mod shard;
 pub mod unixfs;
+pub mod walk;
 mod wire;
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ impl Fanout {
     }
 
     /// Hex digits that name a bucket.
-    fn digits(self) -> usize {
+    pub(super) fn digits(self) -> usize {
         self.bits.div_ceil(4) as usize
     }
 }

@@ -147,6 +147,7 @@ impl Verifier<'_> {
                 others.insert(entry.cid);
             }
         }
+        others.extend(self.inner.kept.files_over(digest));
         others.retain(|root| Some(*root) != mine);
         Ok((mine, others))
     }

@@ -1,0 +1,139 @@
+//! Records of names: of my own, of those that are followed, of those that somebody brought, and of others as the
+//! network knows them.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use sampan_node::ipns::{Record, RecordError, Verified, select};
+use sampan_node::{Name, Offered, Records};
+use sampan_storage::Cid;
+
+use super::{ContentError, Network, Reach, off_thread};
+
+/// Records that strangers have brought, of 10 KiB at most; the oldest goes for a new one.
+const MAX_BROUGHT: usize = 256;
+/// A name may point to another, which may do so too.
+const MAX_HOPS: usize = 4;
+
+/// Clones share everything.
+#[derive(Clone)]
+pub(crate) struct Names {
+    /// Those of this registry.
+    own: Arc<dyn Records>,
+    network: Arc<dyn Network>,
+    /// Whether the network is asked for names that nobody here knows.
+    asks: bool,
+    brought: Arc<Mutex<VecDeque<Verified>>>,
+}
+
+/// Where a name leads, and how long that may be believed.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) root: Cid,
+    /// Names below the root.
+    pub(crate) path: Vec<String>,
+    /// Seconds.
+    pub(crate) max_age: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PutError {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("a newer record of the name is known already")]
+    Older,
+}
+
+impl Names {
+    pub(crate) fn new(own: Arc<dyn Records>, network: Arc<dyn Network>, asks: bool) -> Self {
+        Self { own, network, asks, brought: Arc::default() }
+    }
+
+    /// The current record of a name, if anybody knows it. It may have expired where it is followed here.
+    pub(crate) async fn record(&self, name: Name, reach: Reach) -> Result<Option<Verified>, ContentError> {
+        let own = Arc::clone(&self.own);
+        let kept = off_thread(move || own.record(&name)).await?;
+        if let Some(record) = kept.and_then(|bytes| verified(&name, bytes)) {
+            return Ok(Some(record));
+        }
+        let brought = self.brought().iter().find(|record| *record.name() == name).cloned();
+        let found = if self.asks && reach == Reach::Anywhere {
+            self.network.resolve(name).await.and_then(|bytes| verified(&name, bytes))
+        } else {
+            None
+        };
+        Ok(brought.into_iter().chain(found).max_by(|a, b| select(a, b)))
+    }
+
+    /// Follows a name to what lies under it.
+    pub(crate) async fn resolve(&self, name: Name, reach: Reach) -> Result<Target, ContentError> {
+        let (mut name, mut path, mut max_age) = (name, Vec::new(), u64::MAX);
+        for _ in 0..MAX_HOPS {
+            let record = self.record(name, reach).await?.ok_or(ContentError::Unresolved)?;
+            max_age = max_age.min(age(&record));
+            let mut parts = record.value().split('/').filter(|part| !part.is_empty());
+            let (space, first) = (parts.next(), parts.next().unwrap_or_default());
+            let below: Vec<String> = parts.map(str::to_owned).collect();
+            path.splice(0..0, below);
+            match space {
+                Some("ipfs") => {
+                    let root = super::parse_cid(first).ok_or(ContentError::Unresolved)?;
+                    return Ok(Target { root, path, max_age });
+                }
+                Some("ipns") => name = first.parse().map_err(|_| ContentError::Unresolved)?,
+                _ => return Err(ContentError::Unresolved),
+            }
+        }
+        Err(ContentError::Unresolved)
+    }
+
+    /// Takes a record that somebody brought. Of a name that is followed it goes the way of all records; of another it
+    /// is kept for a while for those who ask here.
+    pub(crate) async fn put(&self, name: Name, bytes: Bytes) -> Result<(), PutError> {
+        let record = Record::decode(bytes.clone())?.verify(&name, SystemTime::now())?;
+        match self.network.offer(name, bytes).await {
+            Offered::Taken => return Ok(()),
+            Offered::Refused(_) => return Err(PutError::Older),
+            Offered::NotFollowed => {}
+        }
+        let mut brought = self.brought();
+        if let Some(at) = brought.iter().position(|known| *known.name() == name) {
+            let known = brought.remove(at);
+            if let Some(known) = known.filter(|known| select(known, &record).is_gt()) {
+                brought.push_back(known);
+                return Err(PutError::Older);
+            }
+        }
+        if brought.len() >= MAX_BROUGHT {
+            brought.pop_front();
+        }
+        brought.push_back(record);
+        Ok(())
+    }
+
+    fn brought(&self) -> std::sync::MutexGuard<'_, VecDeque<Verified>> {
+        self.brought.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Names").field("asks", &self.asks).finish_non_exhaustive()
+    }
+}
+
+/// How long a record may be believed, in seconds: its TTL, and no longer than it is valid.
+pub(crate) fn age(record: &Verified) -> u64 {
+    record.ttl().as_secs().min(left(record))
+}
+
+/// For how many seconds a record is still valid.
+pub(crate) fn left(record: &Verified) -> u64 {
+    record.validity().duration_since(SystemTime::now()).map_or(0, |left| left.as_secs())
+}
+
+fn verified(name: &Name, bytes: Bytes) -> Option<Verified> {
+    Record::decode(bytes).and_then(|record| record.verify_signature(name)).ok()
+}
