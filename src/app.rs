@@ -1,14 +1,15 @@
 //! The program: builds what it is made of, runs it, and stops it in reverse order.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix_web::web;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use sampan_node::bitswap::{Serving, Stats as Exchanged};
-use sampan_node::{Events, KeyFile, Keypair, Multiaddr, Name, Node, PeerId};
+use sampan_node::ipns::{Record, Verified, select};
+use sampan_node::{Events, KeyFile, Keypair, Keystore, Multiaddr, Name, Node, PeerId, Records};
 use sampan_storage::Store;
 use sampan_storage::verify::Verify;
 use serde_json::Value;
@@ -17,15 +18,17 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::Auth;
 use crate::config::{self, Config, Network, Web};
-use crate::control::{Answer, Ask, Control, FollowStatus, PeerStatus, Status, Tell};
+use crate::control::{Answer, Ask, Control, FollowStatus, PeerStatus, Resolved, Status, Tell};
 use crate::http::{self, Listener};
 use crate::metrics::Metrics;
 use crate::registry::{Collected, Policy, Registry};
-use crate::sync::{Fetcher, Followed, Follower, Healer, StoreRecords, listing, publish};
+use crate::sync::{Fetcher, Followed, Follower, Healer, Kept, Publisher, StoreRecords, listing, publish};
 use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub};
 
 /// The node's own key, and that of its name, in the data directory.
 pub(crate) const KEY: &str = "keys/self.key";
+/// Its directory, with the other keys.
+pub(crate) const KEYS: &str = "keys";
 
 /// What to do when the node does not start.
 const LISTEN: &str = "the node does not start; give another address with --p2p MULTIADDR";
@@ -59,7 +62,10 @@ struct Doors {
 struct Running {
     store: Store,
     node: Node,
+    keystore: Keystore,
+    records: StoreRecords,
     follower: Follower,
+    publisher: Publisher,
     collector: Collector,
     verifier: Verifier,
     healer: Healer,
@@ -101,9 +107,15 @@ impl App {
         }
         let dir = config.data.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&dir)).await??;
+        let keystore = Keystore::new(config.data.join(KEYS));
+        let known = match keystore.finish_rotation()? {
+            Some(_) => None,
+            None => known,
+        };
         let key = known.map_or_else(|| KeyFile::load_or_create(&path), Ok)?;
+        let kept = Kept::load(&keystore)?;
         let name = key.name();
-        let records = StoreRecords::new(store.clone(), name);
+        let records = StoreRecords::new(store.clone(), name, kept.clone());
         let settings = sampan_node::Config {
             key: key.clone(),
             network,
@@ -113,9 +125,11 @@ impl App {
             mdns: true,
             serving,
         };
-        let (node, events) =
-            sampan_node::start(settings, Arc::new(store.clone()), Arc::new(records)).await.context(LISTEN)?;
+        let (node, events) = sampan_node::start(settings, Arc::new(store.clone()), Arc::new(records.clone()))
+            .await
+            .context(LISTEN)?;
         let follower = Follower::new(store.clone(), node.clone());
+        let publisher = Publisher::new(keystore.clone(), node.clone(), kept);
         let fetcher = Fetcher::new(store.clone(), node.clone());
         let healer = Healer::new(store.clone(), node.clone(), fetcher.clone(), name);
         let verifier = Verifier::new(store.clone(), healer.clone());
@@ -141,7 +155,10 @@ impl App {
         let running = Running {
             store,
             node,
+            keystore,
+            records,
             follower,
+            publisher,
             collector,
             verifier,
             healer,
@@ -198,6 +215,7 @@ impl App {
         let stop = running.stop.clone();
         let tasks = TaskTracker::new();
         tasks.spawn(publish(running.store.clone(), running.node.clone(), key, stop.clone()));
+        tasks.spawn(running.publisher.clone().run(stop.clone()));
         tasks.spawn(running.follower.clone().listen(events, stop.clone()));
         if let Some(interval) = schedule.gc {
             tasks.spawn(running.collector.clone().run(interval, stop.clone()));
@@ -398,6 +416,15 @@ impl Running {
                 let options = Verify { repair, rate, trees_only: false };
                 serde_json::to_value(self.verifier.verify(options, &tell, &self.stop).await?)?
             }
+            Ask::KeyAdd { label, key } => {
+                self.keystore.create(&label, &Keypair::from_protobuf(&key)?)?;
+                Value::Null
+            }
+            Ask::Publish { key, value } => {
+                let record = self.publisher.publish(key, value).await?;
+                serde_json::to_value(resolved(&record, "this registry"))?
+            }
+            Ask::Resolve { name } => serde_json::to_value(self.resolve(name).await?)?,
             Ask::Peers => {
                 let peers = self.node.peers().await.into_iter().map(|peer| PeerStatus {
                     id: peer.id.to_string(),
@@ -407,6 +434,21 @@ impl Running {
                 serde_json::to_value(peers.collect::<Vec<_>>())?
             }
         })
+    }
+
+    /// The better of what is kept here and what the network says.
+    async fn resolve(&self, name: Name) -> anyhow::Result<Resolved> {
+        let read = |bytes| Record::decode(bytes).ok()?.verify_signature(&name).ok();
+        let kept = self.records.record(&name).and_then(read);
+        let found = self.node.resolve(name).await.and_then(read);
+        match (kept, found) {
+            (Some(kept), Some(found)) if select(&found, &kept).is_gt() => Ok(resolved(&found, "the network")),
+            (Some(kept), _) => Ok(resolved(&kept, "this registry")),
+            (None, Some(found)) => Ok(resolved(&found, "the network")),
+            (None, None) => {
+                bail!("no record of {name} was found: neither here, nor at connected peers, nor in the DHT")
+            }
+        }
     }
 
     async fn status(&self) -> Status {
@@ -438,19 +480,41 @@ impl Running {
 }
 
 fn describe(followed: Followed) -> FollowStatus {
-    let Followed { name, root, sequence, heard, stale, error } = followed;
+    let Followed { name, root, sequence, heard, stale, moved, error } = followed;
     let state = match (&root, sequence) {
+        (None, _) if moved.is_some() => "left".to_owned(),
         (Some(root), Some(sequence)) => format!("sequence {sequence}, root {root}"),
         _ => "not found yet".to_owned(),
     };
     let notes = [
+        moved.map(|moved| format!("has moved to {moved}")),
         stale.then(|| "stale: its record has expired".to_owned()),
         heard.map(|heard| format!("fetching sequence {heard}")),
         error.clone(),
     ];
     let describe = std::iter::once(state).chain(notes.into_iter().flatten()).collect::<Vec<_>>().join(", ");
     let root = root.map(|root| root.to_string());
-    FollowStatus { name: name.to_string(), root, sequence, heard, stale, error, describe }
+    FollowStatus {
+        name: name.to_string(),
+        root,
+        sequence,
+        heard,
+        stale,
+        moved: moved.map(|moved| moved.to_string()),
+        error,
+        describe,
+    }
+}
+
+fn resolved(record: &Verified, from: &str) -> Resolved {
+    Resolved {
+        name: record.name().to_string(),
+        value: record.value().to_owned(),
+        sequence: record.sequence(),
+        valid_for: record.validity().duration_since(SystemTime::now()).map_or(0, |left| left.as_secs()),
+        ttl: record.ttl().as_secs(),
+        from: from.to_owned(),
+    }
 }
 
 /// SIGTERM and Ctrl-C.
