@@ -53,11 +53,11 @@ struct Row {
 pub(super) fn run(dir: &Path, key: Key) -> anyhow::Result<()> {
     let keystore = Keystore::new(dir.join(crate::app::KEYS));
     match key {
-        Key::Gen { label } => add(dir, &keystore, label, &Keypair::generate()),
+        Key::Gen { label } => add(dir, &keystore, &label, &Keypair::generate()),
         Key::Import { label, file } => {
             let key = Keypair::from_file(&read(&file)?);
             let key = key.with_context(|| format!("{} is no key that can be used", file.display()))?;
-            add(dir, &keystore, label, &key)
+            add(dir, &keystore, &label, &key)
         }
         Key::Ls { json } => list(&keystore, json),
         Key::Export { label, file, pem } => {
@@ -69,12 +69,12 @@ pub(super) fn run(dir: &Path, key: Key) -> anyhow::Result<()> {
     }
 }
 
-fn add(dir: &Path, keystore: &Keystore, label: Label, key: &Keypair) -> anyhow::Result<()> {
+fn add(dir: &Path, keystore: &Keystore, label: &Label, key: &Keypair) -> anyhow::Result<()> {
     let name = key.name().to_string();
     if control::ask::<()>(dir, &Ask::KeyAdd { label: label.clone(), key: key.to_protobuf() })?.is_none() {
         // A directory that is new is made: a key that is taken in first is the one that a registry begins with.
         let store = sampan_storage::Store::open(dir)?;
-        let added = keystore.create(&label, key);
+        let added = keystore.create(label, key);
         store.close()?;
         added?;
     }

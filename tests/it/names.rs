@@ -46,6 +46,8 @@ async fn after_a_rotation_followers_of_the_old_name_read_the_new_one_and_say_so(
     assert_eq!((&moved["moved"], &moved["root"]), (&Value::from(new.as_str()), &Value::Null));
     assert!(follower.home.whole_log().contains("has moved"), "the log says so");
 
+    assert_eq!(follower.pull("a", "v1").await, after);
+
     // The publisher is gone, and the follower knows only the old name by its configuration.
     drop(publisher);
     follower = follower.restart().await;
