@@ -1,15 +1,15 @@
 //! The program: builds what it is made of, runs it, and stops it in reverse order.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix_web::web;
-use anyhow::Context;
-use futures::FutureExt;
-use futures::StreamExt;
+use anyhow::{Context, bail};
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use sampan_node::bitswap::{Serving, Stats as Exchanged};
-use sampan_node::{Events, KeyFile, Keypair, Multiaddr, Name, Node, PeerId};
+use sampan_node::ipns::{Record, Verified, select};
+use sampan_node::{Events, KeyFile, Keypair, Keystore, Multiaddr, Name, Node, PeerId, Records};
 use sampan_storage::verify::Verify;
 use sampan_storage::{Cid, Store};
 use serde_json::Value;
@@ -19,15 +19,17 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Auth;
 use crate::config::{self, Config, Network, Web};
 use crate::content::{self, Content, Names, Reach};
-use crate::control::{Answer, Ask, Control, FollowStatus, PeerStatus, Pipe, Status, Tell};
+use crate::control::{Answer, Ask, Control, FollowStatus, PeerStatus, Pipe, Resolved, Status, Tell};
 use crate::http::{self, Listener};
 use crate::metrics::Metrics;
 use crate::registry::{Collected, Policy, Registry};
-use crate::sync::{Fetcher, Followed, Follower, Healer, StoreRecords, listing, publish};
+use crate::sync::{Fetcher, Followed, Follower, Healer, Kept, Publisher, StoreRecords, listing, publish};
 use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub};
 
 /// The node's own key, and that of its name, in the data directory.
 pub(crate) const KEY: &str = "keys/self.key";
+/// Its directory, with the other keys.
+pub(crate) const KEYS: &str = "keys";
 
 /// What to do when the node does not start.
 const LISTEN: &str = "the node does not start; give another address with --p2p MULTIADDR";
@@ -61,7 +63,10 @@ struct Doors {
 struct Running {
     store: Store,
     node: Node,
+    keystore: Keystore,
+    records: Arc<StoreRecords>,
     follower: Follower,
+    publisher: Publisher,
     collector: Collector,
     verifier: Verifier,
     healer: Healer,
@@ -105,9 +110,15 @@ impl App {
         }
         let dir = config.data.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&dir)).await??;
+        let keystore = Keystore::new(config.data.join(KEYS));
+        let known = match keystore.finish_rotation()? {
+            Some(_) => None,
+            None => known,
+        };
         let key = known.map_or_else(|| KeyFile::load_or_create(&path), Ok)?;
+        let kept = Kept::load(&keystore)?;
         let name = key.name();
-        let records = Arc::new(StoreRecords::new(store.clone(), name));
+        let records = Arc::new(StoreRecords::new(store.clone(), name, kept.clone()));
         let settings = sampan_node::Config {
             key: key.clone(),
             network,
@@ -121,6 +132,7 @@ impl App {
             .await
             .context(LISTEN)?;
         let follower = Follower::new(store.clone(), node.clone());
+        let publisher = Publisher::new(keystore.clone(), node.clone(), kept);
         let fetcher = Fetcher::new(store.clone(), node.clone());
         let healer = Healer::new(store.clone(), node.clone(), fetcher.clone(), name);
         let verifier = Verifier::new(store.clone(), healer.clone());
@@ -160,7 +172,10 @@ impl App {
         let running = Running {
             store,
             node,
+            keystore,
+            records,
             follower,
+            publisher,
             collector,
             verifier,
             healer,
@@ -219,6 +234,7 @@ impl App {
         let stop = running.stop.clone();
         let tasks = TaskTracker::new();
         tasks.spawn(publish(running.store.clone(), running.node.clone(), key, stop.clone()));
+        tasks.spawn(running.publisher.clone().run(stop.clone()));
         tasks.spawn(running.follower.clone().listen(events, stop.clone()));
         if let Some(interval) = schedule.gc {
             tasks.spawn(running.collector.clone().run(interval, stop.clone()));
@@ -442,7 +458,7 @@ impl Running {
             Ask::Cat { path } => {
                 let cid = self.locate(&path).await?;
                 if self.library.stat(cid).await?.kind != content::Kind::File {
-                    anyhow::bail!("{path} is no file; `sampan get` brings directories");
+                    bail!("{path} is no file; `sampan get` brings directories");
                 }
                 let mut bytes = self.library.cat(cid);
                 while let Some(bytes) = bytes.next().await {
@@ -473,11 +489,20 @@ impl Running {
             Ask::PinRm { cid } => {
                 let root = content::parse_cid(&cid).with_context(|| format!("{cid} is no CID"))?;
                 if !self.library.unpin(root).await? {
-                    anyhow::bail!("{cid} is not pinned");
+                    bail!("{cid} is not pinned");
                 }
                 Value::Null
             }
             Ask::PinLs => self.library.pins().iter().map(ToString::to_string).collect(),
+            Ask::KeyAdd { label, key } => {
+                self.keystore.create(&label, &Keypair::from_protobuf(&key)?)?;
+                Value::Null
+            }
+            Ask::Publish { key, value } => {
+                let record = self.publisher.publish(key, value).await?;
+                serde_json::to_value(resolved(&record, "this registry"))?
+            }
+            Ask::Resolve { name } => serde_json::to_value(self.resolve(name).await?)?,
             Ask::Peers => {
                 let peers = self.node.peers().await.into_iter().map(|peer| PeerStatus {
                     id: peer.id.to_string(),
@@ -493,9 +518,24 @@ impl Running {
     async fn locate(&self, path: &str) -> anyhow::Result<Cid> {
         let (found, _) = self.library.locate(&self.names, &path.parse()?, Reach::Anywhere).await?;
         if found.within {
-            anyhow::bail!("{path} leads into a block of data, which is no file");
+            bail!("{path} leads into a block of data, which is no file");
         }
         Ok(found.cid)
+    }
+
+    /// The better of what is kept here and what the network says.
+    async fn resolve(&self, name: Name) -> anyhow::Result<Resolved> {
+        let read = |bytes| Record::decode(bytes).ok()?.verify_signature(&name).ok();
+        let kept = self.records.record(&name).and_then(read);
+        let found = self.node.resolve(name).await.and_then(read);
+        match (kept, found) {
+            (Some(kept), Some(found)) if select(&found, &kept).is_gt() => Ok(resolved(&found, "the network")),
+            (Some(kept), _) => Ok(resolved(&kept, "this registry")),
+            (None, Some(found)) => Ok(resolved(&found, "the network")),
+            (None, None) => {
+                bail!("no record of {name} was found: neither here, nor at connected peers, nor in the DHT")
+            }
+        }
     }
 
     async fn status(&self) -> Status {
@@ -527,19 +567,41 @@ impl Running {
 }
 
 fn describe(followed: Followed) -> FollowStatus {
-    let Followed { name, root, sequence, heard, stale, error } = followed;
+    let Followed { name, root, sequence, heard, stale, moved, error } = followed;
     let state = match (&root, sequence) {
+        (None, _) if moved.is_some() => "left".to_owned(),
         (Some(root), Some(sequence)) => format!("sequence {sequence}, root {root}"),
         _ => "not found yet".to_owned(),
     };
     let notes = [
+        moved.map(|moved| format!("has moved to {moved}")),
         stale.then(|| "stale: its record has expired".to_owned()),
         heard.map(|heard| format!("fetching sequence {heard}")),
         error.clone(),
     ];
     let describe = std::iter::once(state).chain(notes.into_iter().flatten()).collect::<Vec<_>>().join(", ");
     let root = root.map(|root| root.to_string());
-    FollowStatus { name: name.to_string(), root, sequence, heard, stale, error, describe }
+    FollowStatus {
+        name: name.to_string(),
+        root,
+        sequence,
+        heard,
+        stale,
+        moved: moved.map(|moved| moved.to_string()),
+        error,
+        describe,
+    }
+}
+
+fn resolved(record: &Verified, from: &str) -> Resolved {
+    Resolved {
+        name: record.name().to_string(),
+        value: record.value().to_owned(),
+        sequence: record.sequence(),
+        valid_for: record.validity().duration_since(SystemTime::now()).map_or(0, |left| left.as_secs()),
+        ttl: record.ttl().as_secs(),
+        from: from.to_owned(),
+    }
 }
 
 /// SIGTERM and Ctrl-C.

@@ -61,8 +61,9 @@ pub fn ipns_name(data: &[u8]) {
 
 /// Key files.
 pub fn key_file(data: &[u8]) {
-    let Ok(key) = Keypair::from_protobuf(data) else { return };
+    let Ok(key) = Keypair::from_file(data) else { return };
     let again = Keypair::from_protobuf(&key.to_protobuf()).unwrap();
+    assert_eq!(Keypair::from_file(key.to_pem().as_bytes()).unwrap().name(), key.name());
     assert_eq!((again.name(), again.sign(b"x")), (key.name(), key.sign(b"x")));
 }
 

@@ -55,8 +55,8 @@ pub struct Verified {
 /// What a new record says.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// The root that the name points to.
-    pub root: Cid,
+    /// What the name points to, as a content path.
+    pub value: String,
     /// One more than the last; whoever holds the key sees to that.
     pub sequence: u64,
     /// When the record ends.
@@ -89,7 +89,26 @@ pub enum RecordError {
 impl Draft {
     /// A draft with the usual lifetime and TTL.
     pub fn new(root: Cid, sequence: u64, now: SystemTime) -> Self {
-        Self { root, sequence, validity: now + LIFETIME, ttl: TTL, instance: Vec::new() }
+        Self::to_path(format!("/ipfs/{root}"), sequence, now)
+    }
+
+    /// The same for a name that has moved to another.
+    pub fn to_name(name: &Name, sequence: u64, now: SystemTime) -> Self {
+        Self::to_path(format!("/ipns/{name}"), sequence, now)
+    }
+
+    /// Not shorter than the record before it: a clock that is behind must not take life from a name.
+    #[must_use]
+    pub fn outliving(mut self, before: Option<&Record>) -> Self {
+        if let Some(before) = before {
+            self.validity = self.validity.max(before.validity());
+        }
+        self
+    }
+
+    /// The same for any content path.
+    pub fn to_path(value: String, sequence: u64, now: SystemTime) -> Self {
+        Self { value, sequence, validity: now + LIFETIME, ttl: TTL, instance: Vec::new() }
     }
 }
 
@@ -97,7 +116,7 @@ impl Record {
     /// Signs a record with `key`, for the name of that key.
     pub fn sign(key: &Keypair, draft: &Draft) -> Result<Verified, RecordError> {
         let validity = format_validity(draft.validity)?;
-        let value = format!("/ipfs/{}", draft.root);
+        let value = draft.value.clone();
         let data = Data {
             ttl: u64::try_from(draft.ttl.as_nanos()).unwrap_or(u64::MAX),
             value: ByteBuf::from(value.clone()),
@@ -188,6 +207,11 @@ impl Record {
             return None;
         }
         text.parse().ok()
+    }
+
+    /// The name that this one has moved to, if the value is `/ipns/<name>` and nothing behind it.
+    pub fn target(&self) -> Option<Name> {
+        self.value.starts_with("/ipns/").then(|| self.value.parse().ok()).flatten()
     }
 
     pub fn sequence(&self) -> u64 {
@@ -372,6 +396,24 @@ mod tests {
         assert_eq!(serde_ipld_dagcbor::to_vec(&record.data).unwrap(), record.entry.data.unwrap());
         let validity = format_validity(record.validity.into()).unwrap();
         assert_eq!(validity.as_bytes(), record.data.validity.as_slice());
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_takes_no_life_from_a_name() {
+        let key = Keypair::generate();
+        let before = Record::sign(&key, &draft(1)).unwrap();
+        let late = Draft::new(root(), 2, time(0)).outliving(Some(&before));
+        assert_eq!(late.validity, before.validity());
+        let early = Draft::new(root(), 2, time(1_900_000_000)).outliving(Some(&before));
+        assert_eq!(early.validity, time(1_900_000_000) + LIFETIME);
+    }
+
+    #[test]
+    fn a_name_that_has_moved_says_whereto_and_has_no_root() {
+        let (key, next) = (Keypair::generate(), Keypair::generate().name());
+        let moved = Record::sign(&key, &Draft::to_name(&next, 3, time(1_800_000_000))).unwrap();
+        assert_eq!((moved.target(), moved.cid()), (Some(next), None));
+        assert_eq!(Record::sign(&key, &draft(4)).unwrap().target(), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The key that a node is known by and that signs what it publishes, and the file it rests in.
 //!
 //! The file is what kubo keeps in its keystore: a libp2p protobuf private key, so keys move between
-//! the two without conversion. Only Ed25519 keys are made or loaded.
+//! the two without conversion; PEM is read and written besides. Only Ed25519 keys are made or loaded.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -12,7 +12,9 @@ use ed25519_dalek::{Signer, SigningKey};
 use libp2p::PeerId;
 use libp2p::identity::{self, KeyType};
 
+use crate::ipns::RecordError;
 use crate::name::Name;
+use crate::pem::{self, Pem};
 
 /// Protobuf head of an Ed25519 private key: field 1 (type) = 1, field 2 (data) of 64 bytes follows.
 const PROTOBUF_HEAD: [u8; 4] = [0x08, 0x01, 0x12, 0x40];
@@ -50,6 +52,30 @@ impl Keypair {
     /// The content of a kubo key file: 68 bytes.
     pub fn to_protobuf(&self) -> Vec<u8> {
         [PROTOBUF_HEAD.as_slice(), self.key.to_keypair_bytes().as_slice()].concat()
+    }
+
+    /// Reads either form: a libp2p protobuf, or PKCS#8 as PEM.
+    pub fn from_file(bytes: &[u8]) -> Result<Self, KeyFault> {
+        let Some(der) = str::from_utf8(bytes).ok().and_then(pem::unwrap) else {
+            return Self::from_protobuf(bytes);
+        };
+        match pem::read(&der).ok_or(KeyFault::Malformed)? {
+            Pem::OtherKey => Err(KeyFault::NotEd25519),
+            Pem::Ed25519 { seed, rest } => {
+                let key = SigningKey::from_bytes(&seed);
+                // A public key that is not this one's says that the file is damaged.
+                if rest.is_empty() || rest.ends_with(key.verifying_key().as_bytes()) {
+                    Ok(Self { key })
+                } else {
+                    Err(KeyFault::Malformed)
+                }
+            }
+        }
+    }
+
+    /// PKCS#8 as PEM, not encrypted.
+    pub fn to_pem(&self) -> String {
+        pem::write(self.key.as_bytes())
     }
 
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
@@ -98,6 +124,10 @@ pub enum KeyError {
     Missing { path: PathBuf },
     #[error("there is a key file at {} already; move it away first", path.display())]
     Exists { path: PathBuf },
+    #[error("{} holds as many keys as there may be; move one away first", directory.display())]
+    TooMany { directory: PathBuf },
+    #[error("the record {} cannot be used: {fault}; move it away to ask the network for it", path.display())]
+    Record { path: PathBuf, fault: RecordError },
     #[error("no permission for the key file {}; give it to the user that runs this program, mode 0600", path.display())]
     Permission { path: PathBuf, source: io::Error },
     #[error("the key file {} cannot be read or written", path.display())]
@@ -137,7 +167,7 @@ impl KeyFile {
 
     pub fn load(path: impl AsRef<Path>) -> Result<Keypair, KeyError> {
         let path = path.as_ref();
-        let bytes = read(path).map_err(|source| KeyError::from_io(path, source))?;
+        let bytes = read_file(path, MAX_KEY_FILE)?;
         Keypair::from_protobuf(&bytes).map_err(|fault| KeyError::Damaged { path: path.to_owned(), fault })
     }
 
@@ -148,21 +178,30 @@ impl KeyFile {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, KeyError> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_KEY_FILE).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+    read.map(|_| bytes).map_err(|source| KeyError::from_io(path, source))
 }
 
-/// Complete or absent after a power cut: write beside, sync, rename, sync the directory.
+/// Writes a file of the key directory, in the place of what is there.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
+    write(path, bytes).map_err(|source| KeyError::from_io(path, source))
+}
+
 fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    write(path, bytes)
+}
+
+/// Complete or as before after a power cut: write beside, sync, rename, sync the directory.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    if fs::symlink_metadata(path).is_ok() {
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
 
     let mut beside = path.as_os_str().to_owned();
@@ -212,6 +251,25 @@ mod tests {
         let first = KeyFile::load_or_create(&path).unwrap();
         assert!(matches!(KeyFile::create(&path, &Keypair::generate()), Err(KeyError::Exists { .. })));
         assert_eq!(KeyFile::load(&path).unwrap().peer_id(), first.peer_id());
+    }
+
+    #[test]
+    fn a_key_comes_back_from_both_forms_and_a_wrong_public_key_is_noticed() {
+        let key = Keypair::generate();
+        assert_eq!(Keypair::from_file(&key.to_protobuf()).unwrap().name(), key.name());
+        assert_eq!(Keypair::from_file(key.to_pem().as_bytes()).unwrap().name(), key.name());
+        let der = |public: &[u8]| {
+            let head = [
+                0x30, 0x51, 0x02, 0x01, 0x01, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04,
+                0x20,
+            ];
+            let der = [&head, key.key.as_bytes().as_slice(), &[0x81, 0x21, 0x00], public].concat();
+            let body = multibase::Base::Base64Pad.encode(der);
+            format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+        };
+        let right = der(key.key.verifying_key().as_bytes());
+        assert_eq!(Keypair::from_file(right.as_bytes()).unwrap().name(), key.name());
+        assert_eq!(Keypair::from_file(der(&[7; 32]).as_bytes()).unwrap_err(), KeyFault::Malformed);
     }
 
     #[test]

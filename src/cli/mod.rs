@@ -7,7 +7,9 @@ mod dag;
 mod follow;
 mod gc;
 mod get;
+mod key;
 mod ls;
+mod names;
 mod peers;
 mod pin;
 mod print;
@@ -61,6 +63,18 @@ enum Command {
     /// Follow other registries by name
     #[command(subcommand)]
     Follow(Follow),
+    /// Make, list, move and replace keys
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Have the name of another key point somewhere
+    Publish(names::Publish),
+    /// Show what a name points to
+    Resolve {
+        #[arg(value_parser = name)]
+        name: Name,
+        #[arg(long)]
+        json: bool,
+    },
     /// Check what lies on the disk against what it should be
     Verify(verify::Verify),
     /// List connected peers
@@ -175,6 +189,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Status { json } => status::run(&dir, json)?,
         Command::Ls { path, json } => ls::run(&dir, &path, json)?,
         Command::Follow(follow) => follow::run(&dir, &follow)?,
+        Command::Key(key) => key::run(&dir, key)?,
+        Command::Publish(publish) => names::publish(&dir, publish)?,
+        Command::Resolve { name, json } => names::resolve(&dir, name, json)?,
         Command::Gc(gc) => gc::run(&dir, &gc)?,
         Command::Verify(verify) => verify::run(&dir, &verify)?,
         Command::Peers { json } => peers::run(&dir, json)?,

@@ -8,7 +8,7 @@ mod server;
 
 use std::time::Duration;
 
-use sampan_node::Name;
+use sampan_node::{Label, Name};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -42,6 +42,17 @@ pub(crate) enum Ask {
     },
     FollowLs,
     Peers,
+    KeyAdd {
+        label: Label,
+        key: Vec<u8>,
+    },
+    Publish {
+        key: Label,
+        value: String,
+    },
+    Resolve {
+        name: Name,
+    },
     Gc {
         dry_run: bool,
         grace: Option<Duration>,
@@ -124,9 +135,25 @@ pub(crate) struct FollowStatus {
     /// Newest sequence heard of; above `sequence` while its directories are being fetched.
     pub(crate) heard: Option<u64>,
     pub(crate) stale: bool,
+    /// The name that is followed in its place.
+    pub(crate) moved: Option<String>,
     pub(crate) error: Option<String>,
     /// The same for people.
     pub(crate) describe: String,
+}
+
+/// What a name points to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Resolved {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    pub(crate) sequence: u64,
+    /// Seconds until the record ends; 0 when it has.
+    pub(crate) valid_for: u64,
+    /// Seconds for which it may be answered from memory.
+    pub(crate) ttl: u64,
+    /// Where the record came from, in words.
+    pub(crate) from: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use anyhow::bail;
 use bytes::Bytes;
 use sampan_node::ipns::{Record, Verified, select};
 use sampan_node::{Event, Events, Name, Node, PeerId};
@@ -18,6 +19,9 @@ use super::adopt::adopt;
 /// A root that could not be adopted is tried again after this long, or when a peer arrives.
 const RETRY: Duration = Duration::from_secs(10);
 
+/// Names that have moved to others that have moved, and so on: more is no rotation of keys.
+const MAX_MOVES: usize = 8;
+
 /// What is known of a followed name.
 #[derive(Clone, Debug)]
 pub(crate) struct Followed {
@@ -27,6 +31,8 @@ pub(crate) struct Followed {
     pub(crate) heard: Option<u64>,
     /// The record has expired: its publisher has not been heard of for long.
     pub(crate) stale: bool,
+    /// Its key was rotated: this one is followed in its place.
+    pub(crate) moved: Option<Name>,
     pub(crate) error: Option<String>,
 }
 
@@ -43,6 +49,9 @@ struct Watch {
     /// Newest record heard of that is not adopted yet.
     heard: Option<Heard>,
     error: Option<String>,
+    moved: Option<Name>,
+    /// How many names have moved before it came to this one.
+    moves: usize,
     wake: Arc<Notify>,
     task: JoinHandle<()>,
 }
@@ -61,14 +70,21 @@ impl Follower {
 
     /// Follows a name until the program stops or it is unfollowed.
     pub(crate) async fn follow(&self, name: Name) -> anyhow::Result<()> {
+        self.follow_after(name, 0).await
+    }
+
+    async fn follow_after(&self, name: Name, moves: usize) -> anyhow::Result<()> {
         self.node.follow(name).await?;
-        let mut names = self.names();
-        names.entry(name).or_insert_with(|| {
+        self.watch(name, moves);
+        Ok(())
+    }
+
+    fn watch(&self, name: Name, moves: usize) {
+        self.names().entry(name).or_insert_with(|| {
             let wake = Arc::new(Notify::new());
             let task = tokio::spawn(self.clone().adopt_each(name, Arc::clone(&wake)));
-            Watch { heard: None, error: None, wake, task }
+            Watch { heard: None, error: None, moved: None, moves, wake, task }
         });
-        Ok(())
     }
 
     pub(crate) async fn unfollow(&self, name: &Name) {
@@ -119,6 +135,7 @@ impl Follower {
                     sequence: good.map(|good| good.sequence),
                     heard: watch.heard.as_ref().map(|heard| heard.record.sequence()),
                     stale: record.is_some_and(|record| record.is_expired(now)),
+                    moved: watch.moved,
                     error: watch.error.clone(),
                 }
             })
@@ -152,17 +169,27 @@ impl Follower {
             };
             let old = self.good(&name).map(|(root, _)| root);
             let sequence = heard.record.sequence();
-            let adopted = adopt(&self.store, &self.node, old, &heard.record, heard.nodes, heard.from).await;
+            let target = heard.record.target();
+            let adopted = match target {
+                Some(target) => self.move_on(&name, target).await,
+                None => adopt(&self.store, &self.node, old, &heard.record, heard.nodes, heard.from).await,
+            };
             let error = adopted.err().map(|error| format!("{error:#}"));
             if let Some(error) = &error {
                 tracing::info!(%name, sequence, error, "a root is not here yet");
             } else {
                 tracing::debug!(%name, sequence, "adopted");
             }
+            if error.is_none() {
+                self.leave_moved(target.unwrap_or(name)).await;
+            }
             let failed = error.is_some();
             {
                 let mut names = self.names();
                 let Some(watch) = names.get_mut(&name) else { return };
+                if !failed {
+                    watch.moved = target;
+                }
                 watch.error = error;
                 // What came meanwhile stays to be done.
                 if !failed {
@@ -172,6 +199,50 @@ impl Follower {
             if failed {
                 // Either is a reason to try again.
                 let _ = tokio::time::timeout(RETRY, wake.notified()).await;
+            }
+        }
+    }
+
+    /// Follows the name that another has moved to, also at the next start. The record that says so was signed with
+    /// the old name's key.
+    async fn move_on(&self, name: &Name, target: Name) -> anyhow::Result<()> {
+        let moves = {
+            let names = self.names();
+            let Some(watch) = names.get(name) else { return Ok(()) };
+            if watch.moved == Some(target) && names.contains_key(&target) {
+                return Ok(());
+            }
+            watch.moves + 1
+        };
+        if target == *name || moves > MAX_MOVES {
+            bail!("its record points to {target}, which cannot be followed in its place");
+        }
+        self.store.follow(&target.to_string()).await?;
+        self.follow_after(target, moves).await?;
+        if let Some(watch) = self.names().get_mut(name) {
+            watch.moved = Some(target);
+        }
+        tracing::warn!(%name, to = %target, "a followed name has moved; put the new one in its place where you follow it");
+        Ok(())
+    }
+
+    /// What the names that moved to this one had last is read until this one has a root, and no longer: old tags must
+    /// not hide new ones.
+    async fn leave_moved(&self, target: Name) {
+        if self.good(&target).is_none() {
+            return;
+        }
+        let moved: Vec<Name> = {
+            let names = self.names();
+            let moved = names.iter().filter(|(_, watch)| watch.moved == Some(target));
+            moved.map(|(name, _)| *name).collect()
+        };
+        for name in moved {
+            let name = name.to_string();
+            if self.store.state().follow(&name).is_some()
+                && let Err(error) = self.store.unfollow(&name).await
+            {
+                tracing::warn!(%name, %error, "the last root of a name that has moved could not be left");
             }
         }
     }

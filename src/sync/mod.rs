@@ -6,6 +6,7 @@ mod fetch;
 mod follow;
 mod heal;
 pub(crate) mod listing;
+mod names;
 mod nodes;
 mod publish;
 mod records;
@@ -13,6 +14,7 @@ mod records;
 pub(crate) use fetch::Fetcher;
 pub(crate) use follow::{Followed, Follower};
 pub(crate) use heal::Healer;
+pub(crate) use names::{Kept, Publisher};
 pub(crate) use publish::publish;
 pub(crate) use records::StoreRecords;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use bytes::Bytes;
-use sampan_node::ipns::{Draft, LIFETIME, Record};
+use sampan_node::ipns::{Draft, LIFETIME, Record, Verified};
 use sampan_node::{Keypair, Node};
 use sampan_storage::{Cid, Store, fail};
 use tokio_util::sync::CancellationToken;
@@ -46,15 +46,18 @@ async fn publish_root(store: &Store, node: &Node, key: &Keypair, before: Option<
     let state = store.state();
     let root = state.root.map_or_else(|| store.root(), |root| root.0);
     let now = SystemTime::now();
-    let kept = state.record.and_then(|bytes| Record::decode(bytes.into_vec()).ok());
+    let before_it = state.record.and_then(|bytes| Record::decode(bytes.into_vec()).ok());
+    // After a rotation the one that is kept is the old key's.
+    let before_it: Option<Verified> = before_it.and_then(|record| record.verify_signature(&key.name()).ok());
     // Equal in what it says and good for long enough: send the one that is kept.
-    let kept = kept.filter(|record| {
+    let kept = before_it.as_ref().filter(|record| {
         record.cid() == Some(root) && record.sequence() == state.sequence && record.validity() > now + RENEW
     });
     let record: Bytes = if let Some(record) = kept {
         record.bytes().clone()
     } else {
-        let record = Record::sign(key, &Draft::new(root, state.sequence, now))?;
+        let draft = Draft::new(root, state.sequence, now).outliving(before_it.as_deref());
+        let record = Record::sign(key, &draft)?;
         fail::point("publish.sign.after");
         // Durable before anyone hears of it, so that the sequence never falls.
         store.set_record(record.bytes()).await.context("the record could not be kept")?;

@@ -5,22 +5,28 @@ use sampan_node::ipns::Record;
 use sampan_node::{Name, Records};
 use sampan_storage::{Blocks, Cid, Store};
 
+use super::names::Kept;
 use super::{EAGER, nodes};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct StoreRecords {
     store: Store,
     mine: Name,
+    /// Of the other keys here.
+    kept: Kept,
 }
 
 impl StoreRecords {
-    pub(crate) fn new(store: Store, mine: Name) -> Self {
-        Self { store, mine }
+    pub(crate) fn new(store: Store, mine: Name, kept: Kept) -> Self {
+        Self { store, mine, kept }
     }
 }
 
 impl Records for StoreRecords {
     fn record(&self, name: &Name) -> Option<Bytes> {
+        if let Some(record) = self.kept.get(name) {
+            return Some(record);
+        }
         let state = self.store.state();
         let record = if *name == self.mine {
             state.record
@@ -32,7 +38,10 @@ impl Records for StoreRecords {
 
     fn update(&self, name: &Name, have: Option<&Cid>) -> Option<(Bytes, Bytes)> {
         let record = self.record(name)?;
-        let root = Record::decode(record.clone()).ok()?.cid()?;
+        // A name that has moved has nothing to bring.
+        let Some(root) = Record::decode(record.clone()).ok()?.cid() else {
+            return Some((record, Bytes::new()));
+        };
         // A root that is not known here says nothing about what its owner lacks.
         let old = have.copied().filter(|have| self.store.size(have).is_ok_and(|size| size.is_some()));
         let lacking = self.store.blocks_between(old, root, EAGER, nodes::limit());

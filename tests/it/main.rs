@@ -16,6 +16,7 @@ mod durable;
 mod fixtures;
 mod following;
 mod hardening;
+mod names;
 mod push_pull;
 mod tidy;
 mod verify;
