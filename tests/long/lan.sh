@@ -79,6 +79,7 @@ run() {
         done
     fi
 
+    ((MINUTES > 0)) || return 0
     deadline=$((SECONDS + MINUTES * 60))
     while ((SECONDS < deadline)); do
         other=${CHURN[$((round % ${#CHURN[@]}))]}
