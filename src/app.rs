@@ -124,6 +124,7 @@ impl App {
             network,
             listen,
             peers: config.peers.clone(),
+            acquaintance: config.acquaintance.clone(),
             agent: concat!("sampan/", env!("CARGO_PKG_VERSION")).to_owned(),
             mdns: true,
             serving,

@@ -10,8 +10,8 @@ use libp2p::{gossipsub, identify, mdns, ping};
 
 use crate::config::{Config, peer_of};
 use crate::dht::Scoped;
+use crate::gate::Gate;
 use crate::gossip::{self, GossipError};
-use crate::scope::Gate;
 use crate::{bitswap, fetch, follow};
 
 /// Sized for a board: each connection costs some 100 KiB when busy.
@@ -76,7 +76,7 @@ impl Behaviour {
             limits.bypass_peer_id(&peer);
         }
         Ok(Self {
-            gate: Gate::new(config.network.scope()),
+            gate: Gate::new(config.network.scope(), config.acquaintance.clone()),
             limits,
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),

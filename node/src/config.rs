@@ -9,6 +9,7 @@ use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::pnet::PreSharedKey;
 
 use crate::bitswap::Serving;
+use crate::gate::Acquaintance;
 use crate::key::Keypair;
 use crate::scope::Scope;
 
@@ -25,6 +26,8 @@ pub struct Config {
     pub listen: Vec<Multiaddr>,
     /// Peers that are dialled at start and again whenever they are lost. They end in `/p2p/<peer id>`.
     pub peers: Vec<Multiaddr>,
+    /// Who may be connected to at all.
+    pub acquaintance: Acquaintance,
     /// Name and version that other nodes see, such as `sampan/1.0.0`.
     pub agent: String,
     /// Look for peers on the LAN by multicast.

@@ -10,7 +10,7 @@ use libp2p::PeerId;
 use libp2p::multiaddr::{Multiaddr, Protocol};
 use tokio::time::Instant;
 
-use crate::scope::Locality;
+use crate::scope::Scope;
 
 /// Peers that are kept in mind; a LAN that is larger is reached through some of them.
 const MAX_TARGETS: usize = 256;
@@ -143,8 +143,7 @@ impl Target {
     }
 
     fn pause(&self) -> Duration {
-        let on_lan =
-            self.fixed.iter().chain(&self.found).any(|address| Locality::of(address) <= Locality::Lan);
+        let on_lan = self.fixed.iter().chain(&self.found).any(|address| Scope::Lan.allows(address));
         let longest = if on_lan { LAN_PAUSE } else { WORLD_PAUSE };
         let doublings = self.attempts.saturating_sub(1).min(16);
         FIRST_PAUSE.saturating_mul(1 << doublings).min(longest)

@@ -1,21 +1,16 @@
 //! Which addresses belong to this network: the LAN, or the world.
 //!
-//! On network `lan` nothing is dialled or accepted beyond it. The rule stands here; [`Gate`] refuses
-//! connections by it, and [`ScopedTransport`] sees to it that not even a packet leaves.
+//! On network `lan` nothing is dialled or accepted beyond it. The rule stands here; [`crate::gate`]
+//! refuses connections by it, and [`ScopedTransport`] sees to it that not even a packet leaves.
 
-use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use libp2p::PeerId;
-use libp2p::core::Endpoint;
-use libp2p::core::transport::{DialOpts, ListenerId, PortUse, Transport, TransportError, TransportEvent};
+use libp2p::core::transport::{DialOpts, ListenerId, Transport, TransportError, TransportEvent};
 use libp2p::multiaddr::{Multiaddr, Protocol};
-use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
-    ToSwarm, dummy,
-};
+
+use crate::interfaces;
 
 /// Where an address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +27,8 @@ pub(crate) enum Locality {
 /// What one network reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// Loopback and LAN.
+    /// Loopback and LAN, and whatever else stands on the networks of this machine's own interfaces: there
+    /// are LANs that use addresses of the internet among themselves.
     Lan,
     /// The world, without the LAN.
     Public,
@@ -41,17 +37,11 @@ pub(crate) enum Scope {
 
 impl Locality {
     pub(crate) fn of(address: &Multiaddr) -> Self {
-        // A zone (`/ip6zone/eth0/ip6/fe80::1`) only says on which interface the address holds.
-        let first = address.iter().find(|protocol| !matches!(protocol, Protocol::Ip6zone(_)));
-        match first {
-            Some(Protocol::Ip4(ip)) => Self::of_ip(ip.into()),
-            Some(Protocol::Ip6(ip)) => Self::of_ip(ip.into()),
-            _ => Self::World,
-        }
+        ip_of(address).map_or(Self::World, Self::of_ip)
     }
 
     fn of_ip(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
+        match ip {
             IpAddr::V4(ip) if ip.is_loopback() => Self::Loopback,
             IpAddr::V6(ip) if ip.is_loopback() => Self::Loopback,
             IpAddr::V4(ip) if ip.is_private() || ip.is_link_local() || is_shared(ip) => Self::Lan,
@@ -64,10 +54,22 @@ impl Locality {
 impl Scope {
     pub(crate) fn allows(self, address: &Multiaddr) -> bool {
         match self {
-            Self::Lan => Locality::of(address) <= Locality::Lan,
+            Self::Lan => {
+                Locality::of(address) <= Locality::Lan || ip_of(address).is_some_and(interfaces::reach)
+            }
             Self::Public => Locality::of(address) == Locality::World,
             Self::Any => true,
         }
+    }
+}
+
+/// The IP address of the first hop.
+fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    // A zone (`/ip6zone/eth0/ip6/fe80::1`) only says on which interface the address holds.
+    match address.iter().find(|protocol| !matches!(protocol, Protocol::Ip6zone(_)))? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(IpAddr::from(ip).to_canonical()),
+        _ => None,
     }
 }
 
@@ -87,76 +89,6 @@ fn is_unique_local(ip: Ipv6Addr) -> bool {
 fn is_link_local(ip: Ipv6Addr) -> bool {
     let [a, b, ..] = ip.octets();
     a == 0xfe && b & 0xc0 == 0x80
-}
-
-/// The peer's address lies outside the network that this node was told to keep to.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} is not on this LAN, and the network is lan")]
-pub(crate) struct OutOfScope(Multiaddr);
-
-/// Denies connections whose remote end is out of scope.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    scope: Scope,
-}
-
-impl Gate {
-    pub(crate) fn new(scope: Scope) -> Self {
-        Self { scope }
-    }
-
-    fn check(&self, remote: &Multiaddr) -> Result<(), ConnectionDenied> {
-        if self.scope.allows(remote) {
-            Ok(())
-        } else {
-            Err(ConnectionDenied::new(OutOfScope(remote.clone())))
-        }
-    }
-}
-
-impl NetworkBehaviour for Gate {
-    type ConnectionHandler = dummy::ConnectionHandler;
-    type ToSwarm = Infallible;
-
-    fn handle_pending_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.check(remote)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.check(remote).map(|()| dummy::ConnectionHandler)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        remote: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.check(remote).map(|()| dummy::ConnectionHandler)
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
-
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
-        match event {}
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        Poll::Pending
-    }
 }
 
 /// A transport that does not dial what is out of scope. Peers tell each other addresses of every

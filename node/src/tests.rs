@@ -14,6 +14,7 @@ use sampan_storage::{Block, MemoryBlocks};
 use tokio::time::timeout;
 
 use crate::bitswap::{Serving, SessionOptions};
+use crate::gate::Acquaintance;
 use crate::ipns::{Draft, LIFETIME, Record, RecordError, Verified};
 use crate::{
     Config, Event, Events, Keypair, MemoryRecords, Multiaddr, Network, Node, PeerId, PublishError, Refusal,
@@ -38,6 +39,7 @@ fn config() -> Config {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         peers: Vec::new(),
         agent: "sampan/test".to_owned(),
+        acquaintance: Acquaintance::default(),
         mdns: false,
         serving: Serving::Everyone,
     }
@@ -455,6 +457,35 @@ async fn a_record_that_was_put_before_anyone_was_there_is_found() {
     reader.until_introduced(1).await;
     let resolved = reader.node.resolve(publisher.key.name()).await;
     assert_eq!(resolved, Some(publisher.records_of_own()));
+}
+
+#[tokio::test]
+async fn a_denied_peer_is_neither_taken_nor_dialled() {
+    let stranger = Fixture::new().await;
+    let deny = std::iter::once(stranger.node.peer_id()).collect();
+    let node =
+        Fixture::with(Config { acquaintance: Acquaintance { deny, ..Acquaintance::default() }, ..config() });
+    let (node, friend) = (node.await, Fixture::new().await);
+    assert!(node.node.connect(stranger.address().await).await.is_err());
+    // Whoever dials learns of the refusal when the connection is closed.
+    let _ = stranger.node.connect(node.address().await).await;
+    friend.connect(&node).await;
+    node.until(|peers| peers.iter().any(|peer| peer.id == friend.node.peer_id())).await;
+    assert!(node.node.peers().await.iter().all(|peer| peer.id != stranger.node.peer_id()));
+    stranger.until(<[_]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn where_some_are_allowed_the_others_are_not_taken() {
+    let (friend, stranger) = (Fixture::new().await, Fixture::new().await);
+    let allow = std::iter::once(friend.node.peer_id()).collect();
+    let node =
+        Fixture::with(Config { acquaintance: Acquaintance { allow, ..Acquaintance::default() }, ..config() });
+    let node = node.await;
+    let _ = stranger.node.connect(node.address().await).await;
+    friend.connect(&node).await;
+    node.until(|peers| peers.len() == 1 && peers.iter().all(|peer| peer.id == friend.node.peer_id())).await;
+    stranger.until(<[_]>::is_empty).await;
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     /// Headers of HTTP: names, each with a value or a list of values.
     Headers,
     Multiaddrs,
+    /// Peer ids, as a list or with commas between them.
+    Peers,
     /// Names of registries, as a list or with commas between them.
     Names,
     /// Some of these, as a list or with commas between them.
@@ -63,8 +65,8 @@ pub(crate) enum Standing {
 const MAX_COMPARED: usize = 64;
 
 use Kind::{
-    Address, Any, Choice, Choices, Driver, Duration, Headers, Multiaddrs, Names, Number, Path, Retention,
-    Rules, Size, Switch, Text, Texts, Url,
+    Address, Any, Choice, Choices, Driver, Duration, Headers, Multiaddrs, Names, Number, Path, Peers,
+    Retention, Rules, Size, Switch, Text, Texts, Url,
 };
 use Standing::{Ignored, Refused, Used};
 
@@ -359,6 +361,18 @@ pub(crate) const KEYS: &[Key] = &[
         Used,
         "Peers that are kept connected; each ends in `/p2p/<peer id>`. Default: none.",
     ),
+    key(
+        "ipfs.allow",
+        Peers,
+        Used,
+        "Peer ids; only with these are connections made or taken. Default: with everybody.",
+    ),
+    key(
+        "ipfs.deny",
+        Peers,
+        Used,
+        "Peer ids; with these none are, whatever `ipfs.allow` says. Default: none.",
+    ),
     key("ipfs.follow", Names, Used, "Registries that are followed, as `--follow`. Default: none."),
     key(
         "ipfs.swarmkey",
@@ -438,7 +452,7 @@ impl Kind {
     }
 
     pub(crate) fn is_list(self) -> bool {
-        matches!(self, Multiaddrs | Names | Texts | Choices(_))
+        matches!(self, Multiaddrs | Names | Peers | Texts | Choices(_))
     }
 
     /// Whether a variable of the environment may hold it as YAML.

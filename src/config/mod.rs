@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
-use sampan_node::{Multiaddr, Name};
+use sampan_node::{Acquaintance, Multiaddr, Name};
 use serde_json::Value;
 
 use crate::auth::Settings;
@@ -75,6 +75,8 @@ pub(crate) struct Config {
     pub(crate) follow: Vec<Name>,
     /// Peers that are kept connected.
     pub(crate) peers: Vec<Multiaddr>,
+    /// Who may be connected to at all.
+    pub(crate) acquaintance: Acquaintance,
     /// Where nobody has to log in: anonymous clients may push from anywhere.
     pub(crate) anonymous_push: bool,
     /// How clients log in, and what they may do then.
@@ -244,6 +246,13 @@ impl Config {
         let (peers, source) = said.multiaddrs("ipfs.peers").unwrap_or_default();
         note("ipfs.peers", texts(&peers), source);
 
+        let (allow, source) = said.peers("ipfs.allow").unwrap_or_default();
+        note("ipfs.allow", texts(&allow), source);
+        let (deny, source) = said.peers("ipfs.deny").unwrap_or_default();
+        note("ipfs.deny", texts(&deny), source);
+        let acquaintance =
+            Acquaintance { allow: allow.into_iter().collect(), deny: deny.into_iter().collect() };
+
         let flag = (!flags.follow.is_empty()).then_some((flags.follow, Source::Flag("--follow")));
         let lists = [said.names("ipfs.follow"), said.names("storage.ipfs.readonlyipnskeys"), flag];
         let (follow, source) = all(lists.into_iter().flatten());
@@ -309,6 +318,7 @@ impl Config {
             swarm_key: swarm_key.map(|(path, _)| path),
             follow,
             peers,
+            acquaintance,
             anonymous_push,
             auth,
             delete,

@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::time::Duration;
 
-use sampan_node::{Multiaddr, Name};
+use sampan_node::{Multiaddr, Name, PeerId};
 use serde_json::Value;
 
 use super::keys::{self, Key, Kind, Standing};
@@ -50,6 +50,7 @@ enum Reading {
     Texts(Vec<String>),
     Headers(Vec<(String, String)>),
     Multiaddrs(Vec<Multiaddr>),
+    Peers(Vec<PeerId>),
     Names(Vec<Name>),
     /// With what was written.
     Retention(Vec<Rule>, Value),
@@ -128,6 +129,13 @@ impl Said {
     pub(super) fn multiaddrs(&self, key: &str) -> Option<(Vec<Multiaddr>, Source)> {
         match self.readings.get(key)? {
             (Reading::Multiaddrs(list), source) => Some((list.clone(), source.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn peers(&self, key: &str) -> Option<(Vec<PeerId>, Source)> {
+        match self.readings.get(key)? {
+            (Reading::Peers(list), source) => Some((list.clone(), source.clone())),
             _ => None,
         }
     }
@@ -365,6 +373,7 @@ fn read(kind: Kind, value: &Value) -> Result<Reading, String> {
         Kind::Texts => texts(value).map(Reading::Texts).ok_or_else(|| "must be a list of texts".to_owned()),
         Kind::Headers => form::headers(value).map(Reading::Headers),
         Kind::Multiaddrs => list(value, "a multiaddr such as /ip4/0.0.0.0/tcp/4001").map(Reading::Multiaddrs),
+        Kind::Peers => list(value, "a peer id, which looks like 12D3Koo…").map(Reading::Peers),
         Kind::Names => list(value, "the name of a registry, which looks like k51…").map(Reading::Names),
         Kind::Retention => retention::read(value).map(|rules| Reading::Retention(rules, value.clone())),
         Kind::Choices(choices) => {
