@@ -103,7 +103,7 @@ pub(crate) fn relist(inner: &Arc<Inner>, name: Option<&str>, path: &str) -> Resu
         }
     };
     match tree.map(|tree| tree.lookup(path)).transpose()?.flatten() {
-        Some(entry) => inner.list_put(key, path, || inner.get(&entry.cid)),
+        Some(entry) => inner.list_put(key, path, || inner.link_content(&entry.cid)),
         None => inner.list_remove(key, path),
     }
 }
