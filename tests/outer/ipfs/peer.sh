@@ -67,7 +67,7 @@ start_kubo() {
             case $word in
                 pubsub) "$KUBO" config --json Ipns.UsePubsub true ;;
                 nodht) "$KUBO" config Routing.Type none ;;
-                mdns) "$KUBO" config --json Discovery.MDNS.Enabled true ;;
+                mdns | quiet) "$KUBO" config --json Discovery.MDNS.Enabled true ;;
                 key=*)
                     cp "${word#*=}" "$IPFS_PATH/swarm.key"
                     "$KUBO" config --json Addresses.Swarm '["/ip4/0.0.0.0/tcp/4001"]'
@@ -79,7 +79,7 @@ start_kubo() {
     } >"$WORK/$name.init.log" 2>&1 || fail "kubo takes no configuration"
     GOLOG_LOG_LEVEL=error,bitswap/client/msgq=info LIBP2P_TCP_MUX=false inside "$name" "$KUBO" daemon >"$WORK/$name.log" 2>&1 &
     PIDS[$name]=$!
-    eventually $UP "$name starts" kubo "$name" id
+    eventually $UP "$name starts" grep -q "Daemon is ready" "$WORK/$name.log"
 }
 
 # ask NAME METHOD WORD [key=value...]: gopeer's control port. A body comes from the file $BODY.
