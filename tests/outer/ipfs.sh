@@ -65,7 +65,7 @@ cid_of_blob() {
 
 sum() { echo "sha256:$(sha256sum "$1" | cut -d ' ' -f 1)"; }
 
-# has_locally PEER CID: gopeer holds this block itself.
+# same_file ONE OTHER WHAT
 same_file() { cmp -s "$1" "$2" || fail "$3: other bytes"; }
 
 # rest: everything ends; the next scenario begins with nothing.
@@ -75,7 +75,7 @@ rest() {
         if [[ $name == s || $name == t ]]; then stop "$name"; else crash "$name"; fi
     done
     KINDS=()
-    rm -rf "$WORK"/*
+    rm -rf "${WORK:?}"/*
 }
 
 # ---- notes on bitswap
@@ -273,7 +273,7 @@ names_over_the_dht() {
 }
 
 names_over_pubsub() {
-    local name before
+    local name
     peer x nodht pubsub
     serve s
     meet x s
@@ -439,8 +439,7 @@ a_tree_as_files_for_distribution() {
     get x "$root" "$WORK/files" || fail "the root cannot be got"
     stop s
     printf 'version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: 127.0.0.1:5000}\n' "$WORK/files" >"$WORK/y.yml"
-    OTEL_TRACES_EXPORTER=none inside y registry serve "$WORK/y.yml" >"$WORK/y.log" 2>&1 &
-    PIDS[y]=$!
+    in_background y env OTEL_TRACES_EXPORTER=none registry serve "$WORK/y.yml"
     eventually $READY "Distribution listens" inside y curl -fsS 127.0.0.1:5000/v2/
     for tag in "${!digests[@]}"; do
         image y pull 127.0.0.1:5000 $REPOSITORY "$tag" "${digests[$tag]}" || fail "Distribution does not serve $tag"

@@ -1,7 +1,7 @@
 # IPFS peers in namespaces, for tests that source lib.sh and then this: gopeer, which is built from tests/peers, or kubo
 # where SAMPAN_TEST_KUBO names a binary. Each peer NAME runs in the namespace NAME and is asked over its control port.
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # PIDS, WORK and ROOT are lib.sh's
+# shellcheck disable=SC2154,SC2034 # PIDS, WORK and ROOT are lib.sh's
 
 KUBO=${SAMPAN_TEST_KUBO:+$(realpath "$SAMPAN_TEST_KUBO")}
 UP=60 # seconds for a peer to start; kubo makes a repository first
@@ -45,8 +45,7 @@ start_go() {
             bitswap=*) flags+=(-bitswap "${word#*=}") ;;
         esac
     done
-    GOLOG_LOG_LEVEL=error,bitswap/client/msgq=info inside "$name" gopeer "${flags[@]}" >"$WORK/$name.log" 2>&1 &
-    PIDS[$name]=$!
+    in_background "$name" env GOLOG_LOG_LEVEL=error,bitswap/client/msgq=info gopeer "${flags[@]}"
     eventually $UP "$name starts" ask "$name" GET id
 }
 
@@ -77,9 +76,16 @@ start_kubo() {
             esac
         done
     } >"$WORK/$name.init.log" 2>&1 || fail "kubo takes no configuration"
-    GOLOG_LOG_LEVEL=error,bitswap/client/msgq=info LIBP2P_TCP_MUX=false inside "$name" "$KUBO" daemon >"$WORK/$name.log" 2>&1 &
-    PIDS[$name]=$!
+    in_background "$name" env GOLOG_LOG_LEVEL=error,bitswap/client/msgq=info LIBP2P_TCP_MUX=false "$KUBO" daemon
     eventually $UP "$name starts" grep -q "Daemon is ready" "$WORK/$name.log"
+}
+
+# in_background NAME COMMAND...: in the namespace. The process that is noted is the command itself, not a shell around it.
+in_background() {
+    local name=$1
+    shift
+    nsenter --net="/run/netns/$(namespace_of "$name")" "$@" >"$WORK/$name.log" 2>&1 &
+    PIDS["$name"]=$!
 }
 
 # ask NAME METHOD WORD [key=value...]: gopeer's control port. A body comes from the file $BODY.
