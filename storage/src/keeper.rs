@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use cid::Cid;
 
-use crate::block::{BlockError, Blocks};
+use crate::block::BlockError;
 use crate::error::StoreError;
 use crate::index::TreeKey;
 use crate::inner::Inner;

@@ -5,7 +5,6 @@
 
 use cid::Cid;
 
-use crate::block::Blocks;
 use crate::error::{OpenError, StoreError};
 use crate::index::TreeKey;
 use crate::inner::{Inner, View};

@@ -202,6 +202,4 @@ providers() {
 }
 
 # on_time PEER: no want for a block was given up as unanswered.
-on_time() {
-    if grep -q 'timeout waiting for blocks' "$WORK/$1.log"; then fail "$1 gave up wants: $(grep -m 1 'timeout waiting' "$WORK/$1.log" | cut -c 1-200)"; fi
-}
+on_time() { ! grep -q 'timeout waiting for blocks' "$WORK/$1.log"; }
