@@ -22,7 +22,7 @@ REPOSITORY=harbour/boat
 [[ ${1:-} == --full ]] && SIZE=1024 && shift
 (($#)) || set -- "${SCENARIOS[@]}"
 
-tools ip jq curl python3 gopeer registry
+tools ip jq curl python3 skopeo gopeer registry
 binary
 lan s t x y z
 
