@@ -151,7 +151,7 @@ impl App {
             let asked = asks.then(|| Arc::clone(&network));
             http::Gateway {
                 content: Content::new(store.clone(), asked),
-                names: Names::new(records, Arc::clone(&network), asks),
+                names: Names::new(Arc::clone(&records) as _, Arc::clone(&network), asks),
                 routing: http::Routing::new(network, asks, doors.reached(&config.web)),
             }
         });

@@ -40,7 +40,7 @@ pub(super) async fn adopt(
     }
     let mut diff = Diff::new(old, root, EAGER);
     let mut differences = Vec::new();
-    let mut session = None;
+    let (mut session, mut searched) = (None, false);
     loop {
         let (missing, found);
         let blocks = store.clone();
@@ -72,7 +72,19 @@ pub(super) async fn adopt(
                         wanted.remove(block.cid());
                         arrived.push(block);
                     }
-                    Ok(Some(Err(error))) => bail!("{error}"),
+                    // Of those that are connected nobody has it. Whoever has a tree provides its root.
+                    Ok(Some(Err(error))) => {
+                        if std::mem::replace(&mut searched, true) {
+                            continue;
+                        }
+                        let providers = node.find_providers(root).await;
+                        if providers.is_empty() {
+                            bail!("{error}");
+                        }
+                        for provider in providers {
+                            session.add_provider(provider).await;
+                        }
+                    }
                     Ok(None) => bail!("the node has stopped"),
                     Err(_) if arrived.is_empty() => bail!("no peer gave the tree's directories in time"),
                     Err(_) => break,

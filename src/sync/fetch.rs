@@ -129,7 +129,11 @@ impl Fetcher {
         walked?;
         let root = want.entry.cid;
         match off_thread(move || partial.finish(&root)).await? {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                // Others may wait for the same.
+                self.node.bitswap().restocked().await;
+                Ok(())
+            }
             Err(StoreError::DigestMismatch { .. }) => Err(OriginError::DigestMismatch),
             Err(error) => Err(error.into()),
         }

@@ -24,6 +24,8 @@ pub(crate) async fn publish(store: Store, node: Node, key: Keypair, stop: Cancel
     folds.mark_unchanged();
     let mut published = None;
     loop {
+        // What a peer has asked for in vain may have been pushed.
+        node.bitswap().restocked().await;
         let wait = match publish_root(&store, &node, &key, published).await {
             Ok(root) => {
                 published = Some(root);

@@ -11,9 +11,11 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use cid::Cid;
 
 use crate::block::{Block, BlockError, Blocks, DAG_PB, RAW};
+use crate::dag::file::root_size;
 use crate::dag::pb;
 use crate::dag::walk::links;
 use crate::error::StoreError;
@@ -27,6 +29,8 @@ const FACTOR: u64 = 2;
 const KEEP: Duration = Duration::from_hours(1);
 /// Of those at most so many, evenly thinned: a storm of pushes makes twenty a second.
 const KEEP_ROOTS: usize = 32;
+/// Files up to this size may have come with the tree around them, as blocks. A leaf has at most as much.
+const SMALL_FILE: u64 = 1024 * 1024;
 /// Blocks copied between two writes.
 const BATCH_BYTES: usize = 256 * 1024;
 
@@ -156,8 +160,8 @@ fn mark_kept(inner: &Inner, live: &mut HashSet<u64>) -> Result<(), BlockError> {
     Ok(())
 }
 
-/// Everything below a node: directories whole; of files the nodes, and leaves that are dag-pb, which may be kept as
-/// they came. What is live already is live with all below it.
+/// Everything below a node: directories and small files whole; of other files the nodes, and leaves that are dag-pb,
+/// which may be kept as they came. What is live already is live with all below it.
 fn mark_below(inner: &Inner, root: &Cid, live: &mut HashSet<u64>) -> Result<(), BlockError> {
     let mut pending = vec![(*root, true)];
     while let Some((cid, needed)) = pending.pop() {
@@ -172,6 +176,7 @@ fn mark_below(inner: &Inner, root: &Cid, live: &mut HashSet<u64>) -> Result<(), 
             continue;
         };
         let malformed = |malformed: crate::dag::Malformed| malformed.at(&cid);
+        let mut small = None;
         for link in pb::View::parse(&data).map_err(malformed)?.links() {
             let link = link.map_err(malformed)?;
             let below = link.cid().map_err(malformed)?;
@@ -179,7 +184,7 @@ fn mark_below(inner: &Inner, root: &Cid, live: &mut HashSet<u64>) -> Result<(), 
             let named = !link.name().is_empty();
             if below.codec() == DAG_PB {
                 pending.push((below, named));
-            } else if named {
+            } else if named || *small.get_or_insert_with(|| is_small(&cid, &data)) {
                 live.insert(short(&below));
             }
         }
@@ -215,6 +220,11 @@ fn rewrite(inner: &Inner, old: &[u32], live: &HashSet<u64>) -> Result<(), StoreE
         inner.packs.remove(*pack)?;
     }
     Ok(())
+}
+
+/// Whether raw leaves of this file may lie in packs: it came with its tree.
+fn is_small(cid: &Cid, node: &Bytes) -> bool {
+    root_size(cid, node).is_ok_and(|size| size <= SMALL_FILE)
 }
 
 fn short(cid: &Cid) -> u64 {

@@ -17,7 +17,7 @@ use crate::block::{
     identity_data, verify,
 };
 use crate::compact::PastRoots;
-use crate::dag::file::{LeafForm, Leaves, Step};
+use crate::dag::file::{LeafForm, Leaves, Step, read_all};
 use crate::dag::{directory, pb, unixfs};
 use crate::digest::{Algorithm, Digest};
 use crate::error::StoreError;
@@ -155,7 +155,7 @@ impl Inner {
                     let own = commit.blocks.iter().find(|(cid, _)| *cid == target.cid);
                     let content = || match own {
                         Some((_, data)) => Ok(Some(Bytes::copy_from_slice(data))),
-                        None => self.get(&target.cid.0),
+                        None => self.link_content(&target.cid.0),
                     };
                     self.list_put(TreeKey::MINE, path, content)?;
                 }
@@ -171,11 +171,20 @@ impl Inner {
         let _rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         for difference in differences {
             match &difference.new {
-                Some(entry) => self.list_put(tree, &difference.path, || self.get(&entry.cid))?,
+                Some(entry) => self.list_put(tree, &difference.path, || self.link_content(&entry.cid))?,
                 None => self.list_remove(tree, &difference.path)?,
             }
         }
         Ok(())
+    }
+
+    /// What a link file says, whatever its form as a DAG; `None` where it is not here, or is no link.
+    pub(crate) fn link_content(&self, cid: &Cid) -> Result<Option<Bytes>, BlockError> {
+        match read_all(self, cid, layout::MAX_LINK) {
+            Ok(content) => Ok(Some(content)),
+            Err(BlockError::Missing(_) | BlockError::Malformed { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn list_put(

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use cid::Cid;
 
-use crate::block::{BlockError, Blocks};
+use crate::block::BlockError;
 use crate::error::StoreError;
 use crate::index::TreeKey;
 use crate::inner::Inner;
@@ -106,7 +106,7 @@ pub(crate) fn relist(inner: &Arc<Inner>, name: Option<&str>, path: &str) -> Resu
         }
     };
     match tree.map(|tree| tree.lookup(path)).transpose()?.flatten() {
-        Some(entry) => inner.list_put(key, path, || inner.get(&entry.cid)),
+        Some(entry) => inner.list_put(key, path, || inner.link_content(&entry.cid)),
         None => inner.list_remove(key, path),
     }
 }

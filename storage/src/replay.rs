@@ -5,7 +5,6 @@
 
 use cid::Cid;
 
-use crate::block::Blocks;
 use crate::error::{OpenError, StoreError};
 use crate::index::TreeKey;
 use crate::inner::{Inner, View};
@@ -88,7 +87,7 @@ fn walk_trees(inner: &Inner, state: &State) -> Result<(), StoreError> {
     for (tree, root) in mine.into_iter().chain(followed) {
         for difference in differences(inner, None, root)? {
             let Some(entry) = &difference.new else { continue };
-            inner.list_put(tree, &difference.path, || inner.get(&entry.cid))?;
+            inner.list_put(tree, &difference.path, || inner.link_content(&entry.cid))?;
             if let Some(Item::Blob(digest)) = layout::parse(&difference.path)
                 && let Err(error) = inner.index_blob(&digest, &entry.cid)
             {

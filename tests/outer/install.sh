@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the outer tests need, each thing once: Go programs at a pinned version and cargo-deny into
-# tests/.cache/bin, everything else as Debian packages, and only what is missing.
+# Installs what the outer tests need, each thing once: Go programs at a pinned version, the peer of tests/peers and
+# cargo-deny into tests/.cache/bin, everything else as Debian packages, and only what is missing.
 #
 #   tests/outer/install.sh              everything that tests/run uses
 #   tests/outer/install.sh crane jq     only these (a tool's name, as in the lists below)
@@ -64,14 +64,25 @@ install_debian() {
     apt-get -qq install -y --no-install-recommends "$@" >/dev/null
 }
 
+# The IPFS peer of tests/peers, again when its source has changed.
+install_peer() {
+    local source=$CACHE/../peers
+    [[ -x $CACHE/bin/gopeer && -z $(find "$source" -newer "$CACHE/bin/gopeer" -type f) ]] && return
+    echo "building gopeer"
+    (cd "$source" && GOFLAGS=-buildvcs=false nice -n 5 go build -p 2 -ldflags '-s -w' -o "$CACHE/bin/gopeer" .)
+    touch "$CACHE/bin/gopeer"
+}
+
 mkdir -p "$CACHE/bin"
-(($#)) || set -- crane regctl oras helm cosign conformance registry cargo-deny cargo-fuzz c++ dockerd ctr iptables podman buildah skopeo openssl htpasswd ip mkfs.ext4 jq curl python3 shellcheck
+(($#)) || set -- gopeer crane regctl oras helm cosign conformance registry cargo-deny cargo-fuzz c++ dockerd ctr iptables podman buildah skopeo openssl htpasswd ip mkfs.ext4 jq curl python3 shellcheck
 missing=()
 for tool in "$@"; do
     if [[ $tool == cargo-deny ]]; then
         install_cargo cargo-deny "$CARGO_DENY"
     elif [[ $tool == cargo-fuzz ]]; then
         install_cargo cargo-fuzz "$CARGO_FUZZ"
+    elif [[ $tool == gopeer ]]; then
+        install_peer
     elif pin=$(go_tool "$tool"); then
         # shellcheck disable=SC2086 # two words: the module and its version
         install_go "$tool" $pin

@@ -186,6 +186,7 @@ impl Behaviour {
             }
             Command::Cancel(id, cids) => self.wants.cancel(id, cids),
             Command::Notify(cids) => self.server.arrived(&cids),
+            Command::Restocked => self.server.restocked(),
         }
         self.survey = true;
     }
@@ -367,6 +368,7 @@ impl Behaviour {
     /// Does what time demands. Returns whether there is time left to watch.
     fn tick(&mut self, now: Instant) -> bool {
         self.wants.tick(now);
+        self.server.tick(now);
         self.survey = true;
         let mut watch = !self.wants.is_idle();
         for (peer, state) in &mut self.peers {

@@ -85,6 +85,11 @@ impl Client {
         let _ = self.commands.send(Command::Notify(cids)).await;
     }
 
+    /// The store has got more, whichever blocks that are: peers that wait for some of them are answered soon.
+    pub async fn restocked(&self) {
+        let _ = self.commands.send(Command::Restocked).await;
+    }
+
     pub fn stats(&self) -> Stats {
         self.counters.stats()
     }
@@ -221,6 +226,7 @@ pub(super) enum Command {
     Provider(SessionId, PeerId),
     Cancel(SessionId, Vec<Cid>),
     Notify(Vec<Cid>),
+    Restocked,
 }
 
 /// The behaviour's side of a session.

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cid::Cid;
@@ -44,6 +45,9 @@ const MAX_AT_ONCE: usize = 1024;
 /// A block whose stream broke is sent again this often.
 const MAX_ATTEMPTS: u8 = 3;
 
+/// What was not here is looked up again at most this often, however often the store gets more.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// To whom blocks are given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Serving {
@@ -61,6 +65,9 @@ pub(super) struct Server {
     turn: VecDeque<PeerId>,
     outstanding: usize,
     arrivals: u64,
+    // The store has got more since wants were looked up.
+    restocked: bool,
+    looked_again: Option<Instant>,
 }
 
 /// The best first: high priority, then early.
@@ -138,6 +145,25 @@ impl Server {
     /// From now on; what is on its way still goes.
     pub(super) fn set_serving(&mut self, serving: Serving) {
         self.serving = serving;
+        self.look_again();
+    }
+
+    /// The store has got more, of which the blocks are not known one by one.
+    pub(super) fn restocked(&mut self) {
+        self.restocked = true;
+    }
+
+    /// Looks up again what was not here, if it is time.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let early = self.looked_again.is_some_and(|at| now.saturating_duration_since(at) < LOOK_AGAIN);
+        if self.restocked && !early {
+            self.restocked = false;
+            self.looked_again = Some(now);
+            self.look_again();
+        }
+    }
+
+    fn look_again(&mut self) {
         for ledger in self.peers.values_mut() {
             let again: Vec<_> = ledger.wants.keys().copied().collect();
             for key in again {
@@ -518,6 +544,26 @@ mod tests {
         server.looked_up(peer, vec![(cid(1), None)]);
         look_up(&mut server, |_| Some(5));
         assert_eq!(read(&mut server, 5), Some(1));
+    }
+
+    #[test]
+    fn what_comes_into_the_store_is_looked_up_again_but_not_all_the_time() {
+        let (mut server, peer) = (Server::default(), PeerId::random());
+        server.wanted(peer, false, &[want(1, WantKind::Have)]);
+        look_up(&mut server, |_| None);
+        server.next_message().unwrap();
+        let start = Instant::now();
+        server.restocked();
+        server.tick(start);
+        look_up(&mut server, |_| None);
+        server.restocked();
+        server.tick(start + LOOK_AGAIN / 2);
+        assert!(server.next_lookup().is_none());
+        server.tick(start + LOOK_AGAIN);
+        look_up(&mut server, |_| Some(SEND_INSTEAD_OF_HAVE + 1));
+        assert_eq!(server.next_message().unwrap().1.presences, [(cid(1), Presence::Have)]);
+        server.tick(start + LOOK_AGAIN * 3);
+        assert!(server.next_lookup().is_none(), "nothing has come since");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What differs between two roots, found out step by step while the blocks for it arrive.
 //!
-//! It descends only where CIDs differ, into directories and their shards, never into files. Whatever a hostile
-//! tree does, the work is bounded by [`MAX_VISITS`] and the memory by [`MAX_FRONTIER`].
+//! It descends only where CIDs differ, into directories and their shards, and into files only to see that small ones
+//! are whole. Whatever a hostile tree does, the work is bounded by [`MAX_VISITS`] and the memory by [`MAX_FRONTIER`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use super::{MAX_DEPTH, is_name, join};
 use crate::block::{BlockError, Blocks, DAG_PB, RAW};
 use crate::dag::Malformed;
 use crate::dag::directory::{Entry, Form, entries, form};
+use crate::dag::file::{LeafForm, Leaves, Step, root_size};
 use crate::dag::shard::{Fanout, Position, Shard, Slot};
 
 /// CIDs that are asked for at once: what a bitswap session has out to one peer.
@@ -35,7 +36,7 @@ pub struct Difference {
 #[derive(Debug)]
 pub struct Diff {
     root: Cid,
-    /// Raw files of at most so many bytes must be here before they are reported.
+    /// Files of at most so many bytes must be here before they are reported.
     eager: u64,
     ready: Vec<Task>,
     /// Tasks that found a block missing; they are tried again with the next call.
@@ -97,8 +98,8 @@ impl Default for Side {
 }
 
 impl Diff {
-    /// From nothing where there is no `old` root. Raw files whose size is at most `eager` count as missing until
-    /// they are here, so that what is small comes with the tree.
+    /// From nothing where there is no `old` root. Files whose size is at most `eager` count as missing until they are
+    /// here, whatever their form, so that what is small comes with the tree.
     pub fn new(old: Option<Cid>, new: Cid, eager: u64) -> Self {
         let entry = |cid| Entry { name: String::new(), cid, tsize: u64::MAX };
         let place = Place { path: "".into(), depth: 0 };
@@ -325,12 +326,45 @@ fn probe(
                 return Ok(Found::Nothing);
             };
             Ok(match form(cid, &block)? {
-                Form::Other => Found::File,
+                Form::Other => {
+                    if eager.is_some_and(|eager| root_size(cid, &block).is_ok_and(|size| size <= eager)) {
+                        missing.extend(lacking(blocks, cid)?);
+                    }
+                    Found::File
+                }
                 form => Found::Directory(form, block),
             })
         }
         _ => Ok(Found::Nothing),
     }
+}
+
+/// The blocks of a file that are not here, as far as they are known now. One that is malformed lacks nothing: nobody can
+/// read it, and the tree around it is none the worse.
+fn lacking(blocks: &dyn Blocks, root: &Cid) -> Result<Vec<Cid>, BlockError> {
+    let mut leaves = Leaves::new(*root, None);
+    let mut missing = Vec::new();
+    while missing.len() < MAX_MISSING {
+        match leaves.next(blocks) {
+            Ok(Step::Leaf(leaf)) => {
+                if leaf.form == LeafForm::Raw && blocks.size(&leaf.cid)?.is_none() {
+                    missing.push(leaf.cid);
+                }
+            }
+            Ok(Step::Missing(_)) => {
+                for (cid, _) in leaves.pending(MAX_MISSING) {
+                    if blocks.size(&cid)?.is_none() {
+                        missing.push(cid);
+                    }
+                }
+                break;
+            }
+            Ok(Step::End) => break,
+            Err(BlockError::Malformed { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(missing)
 }
 
 /// A directory as a side to compare, and its fanout where it is a HAMT.

@@ -10,6 +10,7 @@ use super::*;
 use crate::block::{Block, DAG_PB, MemoryBlocks, RAW, cid_of};
 use crate::dag::file;
 use crate::dag::pb::{Link, Node};
+use crate::dag::unixfs::{Data, Kind};
 
 type Files = BTreeMap<String, (Cid, u64)>;
 
@@ -178,6 +179,59 @@ fn small_raw_files_are_wanted_before_they_are_reported() {
     here.put(&Block::verified(small.cid, all.need(&small.cid).unwrap()).unwrap());
     assert_eq!(diff.advance(&here, &mut |found| seen.push(found.path)).unwrap(), []);
     assert_eq!(seen, ["b", "a"]);
+}
+
+/// A file as the profile `unixfs-v0-2015` writes it: a node above leaves that are nodes, too.
+fn wrapped(blocks: &MemoryBlocks, parts: &[&'static [u8]]) -> Vec<Cid> {
+    let block = |data: Option<&'static [u8]>, links: &[(Cid, u64)]| {
+        let blocksizes: Vec<u64> = links.iter().map(|(_, len)| *len).collect();
+        let filesize = data.map_or(0, |data| data.len() as u64) + blocksizes.iter().sum::<u64>();
+        let data = data.map(Bytes::from_static);
+        let data = Data { data, filesize: Some(filesize), blocksizes, ..Data::new(Kind::File) };
+        let links = links.iter().map(|(cid, tsize)| Link { cid: *cid, name: String::new(), tsize: *tsize });
+        let node = Node { links: links.collect(), data: Some(data.encode()) };
+        let block = Block::new(DAG_PB, node.encode());
+        blocks.put(&block);
+        *block.cid()
+    };
+    let leaves: Vec<_> = parts.iter().map(|part| (block(Some(part), &[]), part.len() as u64)).collect();
+    let mut all = vec![block(None, &leaves)];
+    all.extend(leaves.iter().map(|(cid, _)| *cid));
+    all
+}
+
+#[test]
+fn small_files_of_any_form_are_whole_before_they_are_reported() {
+    let all = empty_tree();
+    let small = wrapped(&all, &[b"sm", b"all"]);
+    let large = wrapped(&all, &[b"lar", b"ger"]);
+    let files = Files::from([("a".into(), (small[0], 99)), ("b".into(), (large[0], 99))]);
+    let root = from_scratch(&all, &files);
+    let here = MemoryBlocks::default();
+    let seen = run(Diff::new(None, root, 5), &all, &here);
+    assert_eq!(seen.len(), 2);
+    assert_eq!(file::read_all(&here, &small[0], 5).unwrap(), "small");
+    assert_eq!(here.get(&large[0]).unwrap(), all.get(&large[0]).unwrap());
+    assert!(
+        large[1..].iter().all(|leaf| here.get(leaf).unwrap().is_none()),
+        "large files come when they are asked for"
+    );
+}
+
+#[test]
+fn a_malformed_small_file_does_not_keep_its_tree_away() {
+    let all = empty_tree();
+    let small = wrapped(&all, &[b"sm", b"all"]);
+    let mut node = Node::decode(&all.need(&small[0]).unwrap()).unwrap();
+    node.links.swap(0, 1);
+    let swapped = Block::new(DAG_PB, node.encode());
+    all.put(&swapped);
+    let files = Files::from([("a".into(), (*swapped.cid(), 99))]);
+    let root = from_scratch(&all, &files);
+    let here = MemoryBlocks::default();
+    let seen = run(Diff::new(None, root, 5), &all, &here);
+    assert_eq!(seen.len(), 1);
+    assert!(file::read_all(&here, swapped.cid(), 5).is_err());
 }
 
 /// A directory with these links, whatever their names.

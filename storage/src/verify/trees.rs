@@ -125,14 +125,17 @@ impl Verifier<'_> {
         if let Some(Item::Blob(digest)) = item {
             return self.blob_entry(walk, &digest, entry);
         }
-        let content = match self.inner.get(&entry.cid)? {
-            Some(content) => content,
-            None => match self.guess(walk, path, item.as_ref(), &entry.cid)? {
+        let content = match read_all(self.inner.as_ref(), &entry.cid, layout::MAX_LINK) {
+            Ok(content) => content,
+            Err(BlockError::Missing(_)) => match self.guess(walk, path, item.as_ref(), &entry.cid)? {
                 Some(content) => content,
                 // What a registry does not know need not be here.
                 None if item.is_none() && walk.name.is_some() => return Ok(()),
                 None => return self.unreadable(walk, path, BlockError::Missing(entry.cid)),
             },
+            // Here, and no link.
+            Err(BlockError::Malformed { .. }) => Bytes::new(),
+            Err(error) => return Err(error.into()),
         };
         let said = layout::parse_link(&content);
         let Some(item) = item else { return Ok(()) };
@@ -359,7 +362,8 @@ impl Verifier<'_> {
         let Some(entry) = entry else { return Ok(found.is_none()) };
         let due = match &item {
             Item::Tag(..) => {
-                let link = self.inner.get(&entry.cid)?.and_then(|content| layout::parse_link(&content));
+                let link =
+                    self.inner.link_content(&entry.cid)?.and_then(|content| layout::parse_link(&content));
                 link.map(|digest| digest.to_string()).unwrap_or_default().into_bytes()
             }
             _ => Vec::new(),
