@@ -179,6 +179,11 @@ impl Auth {
         matches!(*self.0, Mode::Open { .. })
     }
 
+    /// Whether everyone may pull everything, from wherever: then peers may have it too.
+    pub(crate) fn is_public(&self) -> bool {
+        self.sees_all(&Caller::anonymous(Place::Elsewhere(Stranger::NotLoopback)))
+    }
+
     /// Who has brought this. Where nothing is configured, nothing that is brought counts. A certificate counts where a
     /// rule names it, and where nothing else was brought.
     pub(crate) async fn identify(

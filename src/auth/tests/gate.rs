@@ -298,3 +298,23 @@ fn what_is_missing_at_the_start_is_told_with_what_to_do() {
     );
     assert!(Auth::start(&token(&path)).unwrap_err().to_string().contains("is no JSON Web Key Set"));
 }
+
+#[test]
+fn content_is_public_where_everyone_may_pull_everything_and_nowhere_else() {
+    let rules = |repositories: &str, user: &str, action: &str| {
+        Rules::read(&json!([{"repositories": [repositories], "users": [user], "actions": [action]}])).unwrap()
+    };
+    let is_public = |rules| Setup::with(rules).auth.is_public();
+    assert!(is_public(rules("**", "anonymous", "pull")));
+    for rules in [
+        mixed(),
+        Rules::default(),
+        rules("*", "anonymous", "pull"),
+        rules("**", "anonymous", "push"),
+        rules("**", "authenticated", "pull"),
+        rules("**", "alice", "pull"),
+    ] {
+        assert!(!is_public(rules));
+    }
+    assert!(Auth::open(false).is_public() && Auth::open(true).is_public());
+}
