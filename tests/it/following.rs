@@ -383,6 +383,6 @@ async fn with_passwords_peers_get_what_is_there_only_where_everyone_may_pull_it(
         list[0]["error"].as_str().map(str::to_owned)
     };
     eventually("the root cannot be fetched", refused).await;
-    is_not_found(&follower, "/v2/team/boat/manifests/v1", "NAME_UNKNOWN").await;
+    is_not_found(&follower, "/v2/team/boat/manifests/v1", "MANIFEST_UNKNOWN").await;
     assert!(follower.catalog().await.is_empty());
 }
