@@ -103,10 +103,10 @@ impl App {
             Some(settings) => Auth::start(settings).context("authentication cannot be set up")?,
             None => Auth::open(config.anonymous_push),
         };
-        // Peers have no names yet that a rule could be about.
+        // Peers have no names that a rule could be about, so they get what everyone may pull: all, or nothing.
         let serving = if auth.gives_to_peers() { Serving::Everyone } else { Serving::Nobody };
         if serving == Serving::Nobody {
-            tracing::info!("authentication is set up: the node gives no content to its peers");
+            tracing::info!("not everyone may pull everything: the node gives no content to its peers");
         }
         let dir = config.data.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&dir)).await??;

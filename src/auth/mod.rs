@@ -182,9 +182,9 @@ impl Auth {
     }
 
     /// Who may fetch without saying who they are: peers, and clients of the gateway. They ask for blocks, which have
-    /// no names yet that a rule could be about, so it is everyone or nobody.
+    /// no names yet that a rule could be about: everyone, where everyone may pull everything, or nobody.
     pub(crate) fn gives_to_peers(&self) -> bool {
-        self.is_open()
+        self.sees_all(&Caller::anonymous(Place::Elsewhere(Stranger::NotLoopback)))
     }
 
     /// Who has brought this. Where nothing is configured, nothing that is brought counts. A certificate counts where a

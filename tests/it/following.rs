@@ -7,7 +7,7 @@ use futures::future::join_all;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::harness::{Home, Options, Server, eventually, noise};
+use crate::harness::{Home, Options, Server, USERS, eventually, noise};
 use crate::oci::{Image, problem, sha256};
 use crate::wire::Wire;
 
@@ -354,4 +354,35 @@ async fn status_tells_how_far_a_followed_name_is() {
     assert_eq!(follow["stale"], false);
     assert_eq!(follow["error"], Value::Null);
     assert_eq!(status["refused_records"], 0);
+}
+
+#[tokio::test]
+async fn with_passwords_peers_get_what_is_there_only_where_everyone_may_pull_it() {
+    let publisher = Server::start(Options::default()).await;
+    let image = Image::new(&[&noise("passwords", MIB)]);
+    publisher.push("team/boat", "v1", &image).await;
+    let mut home = publisher.stop().await;
+    let users = home.data().with_file_name("users");
+    fs::write(&users, USERS).unwrap();
+    let auth = format!("auth:\n  htpasswd:\n    path: {}\n", users.display());
+
+    home.options.file = Some(format!("{auth}anonymous: pull\n"));
+    let publisher = home.start().await;
+    let follower = publisher.start_follower(&publisher.p2p).await;
+    sees(&follower, "team/boat", "v1", &image).await;
+    assert_eq!(follower.pull("team/boat", "v1").await, image);
+    drop(follower);
+
+    // The rule goes, and with it all that peers get: the record comes, and nothing that it points to.
+    let mut home = publisher.stop().await;
+    home.options.file = Some(auth);
+    let publisher = home.start().await;
+    let follower = publisher.start_follower(&publisher.p2p).await;
+    let refused = async || {
+        let list = follower.home.json(&["follow", "ls", "--json"]).await;
+        list[0]["error"].as_str().map(str::to_owned)
+    };
+    eventually("the root cannot be fetched", refused).await;
+    is_not_found(&follower, "/v2/team/boat/manifests/v1", "MANIFEST_UNKNOWN").await;
+    assert!(follower.catalog().await.is_empty());
 }

@@ -298,3 +298,23 @@ fn what_is_missing_at_the_start_is_told_with_what_to_do() {
     );
     assert!(Auth::start(&token(&path)).unwrap_err().to_string().contains("is no JSON Web Key Set"));
 }
+
+#[test]
+fn content_is_public_where_everyone_may_pull_everything_and_nowhere_else() {
+    let rules = |repositories: &str, user: &str, action: &str| {
+        Rules::read(&json!([{"repositories": [repositories], "users": [user], "actions": [action]}])).unwrap()
+    };
+    let gives = |rules| Setup::with(rules).auth.gives_to_peers();
+    assert!(gives(rules("**", "anonymous", "pull")));
+    for rules in [
+        mixed(),
+        Rules::default(),
+        rules("*", "anonymous", "pull"),
+        rules("**", "anonymous", "push"),
+        rules("**", "authenticated", "pull"),
+        rules("**", "alice", "pull"),
+    ] {
+        assert!(!gives(rules));
+    }
+    assert!(Auth::open(false).gives_to_peers() && Auth::open(true).gives_to_peers());
+}
