@@ -216,7 +216,7 @@ fn a_table_of_a_pack_is_made_again() {
     now(store.fold()).unwrap();
     store.close().unwrap();
     // The key of the first row.
-    flip(&dir.path().join("packs/00000001.idx"), 20);
+    flip(&dir.path().join("packs/00000001.idx"), 28);
     let store = Store::open(dir.path()).unwrap();
     let report = look(&store, true);
     assert!(report.findings.contains(&Finding {
