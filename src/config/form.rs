@@ -1,5 +1,6 @@
 //! Forms of values that the table knows and the standard library does not read: Go's durations, URLs, paths, headers.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -104,14 +105,12 @@ pub(crate) fn is_host(text: &str) -> bool {
         },
         None => text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port))),
     };
-    let bracketed = text.starts_with('[');
-    let legal = |b: u8| match b {
-        b':' => bracketed,
-        b'-' | b'.' | b'_' => !bracketed || b == b'.',
-        _ if bracketed => b.is_ascii_hexdigit(),
-        _ => b.is_ascii_alphanumeric(),
+    let is_name = if text.starts_with('[') {
+        name.parse::<Ipv6Addr>().is_ok()
+    } else {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
     };
-    text.len() <= MAX && !name.is_empty() && name.bytes().all(legal) && port.is_none_or(is_port)
+    text.len() <= MAX && is_name && port.is_none_or(is_port)
 }
 
 /// Segments of plain letters, none of which climbs.
@@ -227,6 +226,7 @@ mod tests {
             "[::1",
             "[]",
             "[::1]x",
+            "[::::1:]:5015",
             "a,b",
             "ä",
         ] {
