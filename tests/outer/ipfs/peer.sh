@@ -72,6 +72,7 @@ start_kubo() {
                 nodht) "$KUBO" config Routing.Type none ;;
                 http=*)
                     "$KUBO" config Routing.Type delegated
+                    "$KUBO" config --json Provide.Enabled false # kubo does not start else
                     "$KUBO" config --json Routing.DelegatedRouters "[\"${word#*=}\"]"
                     "$KUBO" config --json Ipns.DelegatedPublishers '[]'
                     "$KUBO" config --json AutoConf.Enabled false
