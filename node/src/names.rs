@@ -25,6 +25,8 @@ const REPORT_AGAIN: Duration = Duration::from_secs(10);
 /// How often the DHT and the peers are asked for a followed name, beside what they tell unasked.
 const LOOK_UP_FIRST: Duration = Duration::from_secs(30);
 const LOOK_UP_LATER: Duration = Duration::from_mins(10);
+/// A peer that joins the DHT may know what nobody knew before: they are asked then, but not more often than this.
+const LOOK_UP_AGAIN: Duration = Duration::from_secs(2);
 
 /// How a record came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,7 @@ struct Entry {
     published: bool,
     known: Option<Known>,
     look_up: Instant,
+    looked_up: Option<Instant>,
     pause: Duration,
 }
 
@@ -211,9 +214,19 @@ impl Names {
         due.map(|(name, entry)| {
             entry.pause = (entry.pause * 2).min(LOOK_UP_LATER);
             entry.look_up = now + entry.pause;
+            entry.looked_up = Some(now);
             *name
         })
         .collect()
+    }
+
+    /// There is somebody new to ask for the followed names.
+    pub(crate) fn look_up_soon(&mut self, now: Instant) {
+        for entry in self.names.values_mut().filter(|entry| entry.followed) {
+            let soonest = entry.looked_up.map_or(now, |before| (before + LOOK_UP_AGAIN).max(now));
+            entry.look_up = entry.look_up.min(soonest);
+            entry.pause = LOOK_UP_FIRST / 2;
+        }
     }
 
     pub(crate) fn next_due(&self) -> Option<Instant> {
@@ -230,6 +243,7 @@ impl Names {
             published: false,
             known: None,
             look_up: now,
+            looked_up: None,
             pause: LOOK_UP_FIRST / 2,
         }))
     }
@@ -388,5 +402,17 @@ mod tests {
             assert!(names.follow(Keypair::generate().name(), now));
         }
         assert!(!names.follow(Keypair::generate().name(), now));
+    }
+
+    #[test]
+    fn whoever_comes_is_asked_soon_and_a_crowd_no_oftener() {
+        let Fixture { mut names, clock: Clock { now, .. }, .. } = Fixture::new();
+        assert_eq!(names.due(now).len(), 1);
+        names.look_up_soon(now + LOOK_UP_AGAIN / 2);
+        assert_eq!(names.next_due(), Some(now + LOOK_UP_AGAIN));
+        let later = now + LOOK_UP_AGAIN * 3;
+        names.look_up_soon(later);
+        assert_eq!(names.due(later).len(), 1);
+        assert_eq!(names.next_due(), Some(later + LOOK_UP_FIRST), "as if it had just begun");
     }
 }

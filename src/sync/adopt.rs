@@ -10,8 +10,8 @@ use sampan_node::ipns::Verified;
 use sampan_node::{Node, PeerId};
 use sampan_storage::tree::Diff;
 use sampan_storage::{Adoption, Block, Cid, Store, fail};
-use tokio::time::timeout;
 
+use super::seek::{SeekError, Seeker};
 use super::{EAGER, blocking, nodes};
 
 /// Bytes of directories asked for at once: they are small and many.
@@ -40,7 +40,7 @@ pub(super) async fn adopt(
     }
     let mut diff = Diff::new(old, root, EAGER);
     let mut differences = Vec::new();
-    let (mut session, mut searched) = (None, false);
+    let mut seeker = None;
     loop {
         let (missing, found);
         let blocks = store.clone();
@@ -55,39 +55,27 @@ pub(super) async fn adopt(
         if missing.is_empty() {
             break;
         }
-        if session.is_none() {
+        if seeker.is_none() {
             let options = SessionOptions { providers: from.into_iter().collect(), window_bytes: WINDOW };
-            session = Some(node.bitswap().session(options).await?);
+            // Whoever has a tree provides its root.
+            seeker = Some(Seeker::open(node, root, options).await?);
         }
-        let Some(session) = session.as_mut() else { continue };
+        let Some(seeker) = seeker.as_mut() else { continue };
         let mut wanted: HashSet<Cid> = missing.iter().copied().collect();
-        session.want(missing.into_iter().map(|cid| (cid, NODE)).collect()).await?;
+        seeker.want(missing.into_iter().map(|cid| (cid, NODE)).collect()).await?;
         while !wanted.is_empty() {
             let mut arrived = Vec::new();
             while arrived.len() < BATCH && !wanted.is_empty() {
                 // Waits for the first of a batch only.
                 let wait = if arrived.is_empty() { PATIENCE } else { Duration::ZERO };
-                match timeout(wait, session.next()).await {
-                    Ok(Some(Ok(block))) => {
+                match seeker.next(wait).await {
+                    Ok(block) => {
                         wanted.remove(block.cid());
                         arrived.push(block);
                     }
-                    // Of those that are connected nobody has it. Whoever has a tree provides its root.
-                    Ok(Some(Err(error))) => {
-                        if std::mem::replace(&mut searched, true) {
-                            continue;
-                        }
-                        let providers = node.find_providers(root).await;
-                        if providers.is_empty() {
-                            bail!("{error}");
-                        }
-                        for provider in providers {
-                            session.add_provider(provider).await;
-                        }
-                    }
-                    Ok(None) => bail!("the node has stopped"),
-                    Err(_) if arrived.is_empty() => bail!("no peer gave the tree's directories in time"),
-                    Err(_) => break,
+                    Err(_) if !arrived.is_empty() => break,
+                    Err(SeekError::Late) => bail!("no peer gave the tree's directories in time"),
+                    Err(error) => return Err(error.into()),
                 }
             }
             keep(store, node, arrived).await?;

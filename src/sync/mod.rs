@@ -10,6 +10,7 @@ mod names;
 mod nodes;
 mod publish;
 mod records;
+mod seek;
 
 pub(crate) use fetch::Fetcher;
 pub(crate) use follow::{Followed, Follower};

@@ -126,7 +126,8 @@ impl Worker {
         }
     }
 
-    /// A peer that joined the LAN's DHT after a record was put, or a root announced, learns of both.
+    /// A peer that joined the LAN's DHT after a record was put, or a root announced, learns of both. And it may know
+    /// what is followed here.
     pub(super) fn share_with_new_dht_peer(&mut self, peer: PeerId) {
         let now = SystemTime::now();
         for record in self.names.published().into_iter().filter(|record| !record.is_expired(now)) {
@@ -134,6 +135,7 @@ impl Worker {
             kad.put_record_to(dht_record(&record), std::iter::once(peer), Quorum::One);
         }
         self.provided.again(Table::Lan, Instant::now());
+        self.names.look_up_soon(Instant::now());
     }
 
     pub(super) fn provide_due(&mut self, now: Instant) {
