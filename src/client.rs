@@ -81,13 +81,13 @@ impl Client {
         let Request { method, url, headers, body } = request;
         let answer = async {
             let mut answer =
-                self.0.request(method, url).headers(headers).body(body).send().await.map_err(failed)?;
+                self.0.request(method, url).headers(headers).body(body).send().await.map_err(|error| failed(&error))?;
             let status = answer.status().as_u16();
             let content_type = answer.headers().get(CONTENT_TYPE);
             let content_type =
                 content_type.and_then(|text| text.to_str().ok()).unwrap_or_default().to_owned();
             let mut body = BytesMut::new();
-            while let Some(piece) = answer.chunk().await.map_err(failed)? {
+            while let Some(piece) = answer.chunk().await.map_err(|error| failed(&error))? {
                 if body.len() + piece.len() > limit {
                     return Err(ClientError::TooLong(limit));
                 }
@@ -129,7 +129,7 @@ impl Response {
 }
 
 /// With what is behind it: the outermost message says only that a request failed.
-fn failed(error: reqwest::Error) -> ClientError {
+fn failed(error: &reqwest::Error) -> ClientError {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -93,7 +93,7 @@ impl Routers {
         match self.0.client.send(request, MAX_ANSWER, DEADLINE).await {
             Ok(answer) if answer.is_ok() => {}
             Ok(answer) => {
-                tracing::debug!(%name, url, status = answer.status, "a router does not take a record")
+                tracing::debug!(%name, url, status = answer.status, "a router does not take a record");
             }
             Err(error) => tracing::debug!(%name, url, %error, "a record is not brought to a router"),
         }
@@ -163,7 +163,7 @@ fn addresses(body: &[u8]) -> Vec<Multiaddr> {
     let Ok(Answer { providers: Some(providers) }) = serde_json::from_slice(body) else { return Vec::new() };
     let peers =
         providers.into_iter().take(MAX_PEERS).filter_map(|peer| serde_json::from_value::<Peer>(peer).ok());
-    peers.flat_map(|peer| peer.addresses()).collect()
+    peers.flat_map(Peer::addresses).collect()
 }
 
 impl Peer {

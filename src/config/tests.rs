@@ -113,9 +113,9 @@ fn names_to_follow_are_added_up_from_lists_commas_and_flags() {
         format!("storage:\n  ipfs:\n    readonlyipnskeys:\n      - {NAME}\nipfs:\n  follow: [{NAME}]\n");
     let commas = format!("storage:\n  ipfs:\n    readonlyipnskeys: '{NAME}, {OTHER},'\n");
     let (name, other): (Pointer, Pointer) = (NAME.parse().unwrap(), OTHER.parse().unwrap());
-    let flags = || Flags { follow: vec![other.clone()], ..Flags::default() };
+    let flags = || Flags { follow: vec!std::slice::from_ref(&other), ..Flags::default() };
     let (config, _) = configure(&list, &[], flags()).unwrap();
-    assert_eq!(config.follow, [name, other]);
+    assert_eq!(config.follow, [name.clone(), other.clone()]);
     assert_eq!(setting(&config, "ipfs.follow").1, "c.yml, --follow");
     assert_eq!(configure(&commas, &[], Flags::default()).unwrap().0.follow, [name, other]);
 }
@@ -154,13 +154,13 @@ fn the_environment_gives_lists_elements_and_sections() {
     let (name, other): (Pointer, Pointer) = (NAME.parse().unwrap(), OTHER.parse().unwrap());
     let file = format!("ipfs:\n  follow: [{NAME}]\n  peers: [{PEER}]\n");
     let follow = |said: &[(&str, &str)]| configure(&file, said, Flags::default()).unwrap().0.follow;
-    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW_0", OTHER)]), [other]);
-    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW_1", OTHER)]), [name, other]);
-    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW", &format!("{OTHER},{NAME}"))]), [other, name]);
-    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW", &format!("[{OTHER}]"))]), [other]);
-    assert_eq!(follow(&[("REGISTRY_IPFS", &format!("follow: [{OTHER}]"))]), [other]);
-    assert_eq!(follow(&[("REGISTRY_STORAGE_IPFS_READONLYIPNSKEYS", OTHER)]), [name, other]);
-    assert_eq!(follow(&[("REGISTRY_STORAGE", "filesystem")]), [name]);
+    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW_0", OTHER)]), std::slice::from_ref(&other));
+    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW_1", OTHER)]), [name.clone(), other.clone()]);
+    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW", &format!("{OTHER},{NAME}"))]), [other.clone(), name.clone()]);
+    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW", &format!("[{OTHER}]"))]), std::slice::from_ref(&other));
+    assert_eq!(follow(&[("REGISTRY_IPFS", &format!("follow: [{OTHER}]"))]), std::slice::from_ref(&other));
+    assert_eq!(follow(&[("REGISTRY_STORAGE_IPFS_READONLYIPNSKEYS", OTHER)]), [name.clone(), other.clone()]);
+    assert_eq!(follow(&[("REGISTRY_STORAGE", "filesystem")]), std::slice::from_ref(&name));
     let told = problem(&file, &[("REGISTRY_IPFS_PEERS_7", PEER)]);
     assert!(told.contains("REGISTRY_IPFS_PEERS_7: ipfs.peers has 1 elements"), "{told}");
 }

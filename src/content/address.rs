@@ -46,7 +46,7 @@ impl Address {
     pub(crate) fn of(space: &str, root: &str, path: Vec<String>) -> Result<Self, ParseAddressError> {
         let root = match space {
             "ipfs" => parse_cid(root).map(Root::Cid),
-            "ipns" => root.parse().ok().map(Root::from),
+            "ipns" => root.parse::<Pointer>().ok().map(Root::from),
             _ => None,
         };
         let root = root.filter(|_| path.len() <= MAX_PATH).ok_or(ParseAddressError)?;

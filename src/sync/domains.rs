@@ -36,7 +36,7 @@ impl Follower {
     pub(super) async fn follow_domain(&self, domain: Domain) -> anyhow::Result<()> {
         let known = self.redirects.domain(&domain);
         if let Some(address) = &known {
-            self.domains.remind(&domain, address.clone());
+            self.domains.remind(&domain, address);
         }
         {
             let mut tracks = self.tracks();

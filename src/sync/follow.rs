@@ -217,7 +217,7 @@ impl Follower {
             };
             match event {
                 Some(Event::Record { record, nodes, from, via, .. }) => {
-                    self.hear(Heard { record, nodes, from }, via)
+                    self.hear(Heard { record, nodes, from }, via);
                 }
                 Some(Event::RecordRefused { name, reason, .. }) => {
                     tracing::debug!(%name, %reason, "a record was refused");
