@@ -80,8 +80,14 @@ impl Client {
     ) -> Result<Response, ClientError> {
         let Request { method, url, headers, body } = request;
         let answer = async {
-            let mut answer =
-                self.0.request(method, url).headers(headers).body(body).send().await.map_err(|error| failed(&error))?;
+            let mut answer = self
+                .0
+                .request(method, url)
+                .headers(headers)
+                .body(body)
+                .send()
+                .await
+                .map_err(|error| failed(&error))?;
             let status = answer.status().as_u16();
             let content_type = answer.headers().get(CONTENT_TYPE);
             let content_type =

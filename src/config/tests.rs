@@ -113,7 +113,7 @@ fn names_to_follow_are_added_up_from_lists_commas_and_flags() {
         format!("storage:\n  ipfs:\n    readonlyipnskeys:\n      - {NAME}\nipfs:\n  follow: [{NAME}]\n");
     let commas = format!("storage:\n  ipfs:\n    readonlyipnskeys: '{NAME}, {OTHER},'\n");
     let (name, other): (Pointer, Pointer) = (NAME.parse().unwrap(), OTHER.parse().unwrap());
-    let flags = || Flags { follow: vec!std::slice::from_ref(&other), ..Flags::default() };
+    let flags = || Flags { follow: vec![other.clone()], ..Flags::default() };
     let (config, _) = configure(&list, &[], flags()).unwrap();
     assert_eq!(config.follow, [name.clone(), other.clone()]);
     assert_eq!(setting(&config, "ipfs.follow").1, "c.yml, --follow");
@@ -156,7 +156,10 @@ fn the_environment_gives_lists_elements_and_sections() {
     let follow = |said: &[(&str, &str)]| configure(&file, said, Flags::default()).unwrap().0.follow;
     assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW_0", OTHER)]), std::slice::from_ref(&other));
     assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW_1", OTHER)]), [name.clone(), other.clone()]);
-    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW", &format!("{OTHER},{NAME}"))]), [other.clone(), name.clone()]);
+    assert_eq!(
+        follow(&[("REGISTRY_IPFS_FOLLOW", &format!("{OTHER},{NAME}"))]),
+        [other.clone(), name.clone()]
+    );
     assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW", &format!("[{OTHER}]"))]), std::slice::from_ref(&other));
     assert_eq!(follow(&[("REGISTRY_IPFS", &format!("follow: [{OTHER}]"))]), std::slice::from_ref(&other));
     assert_eq!(follow(&[("REGISTRY_STORAGE_IPFS_READONLYIPNSKEYS", OTHER)]), [name.clone(), other.clone()]);

@@ -158,7 +158,7 @@ async fn registries_find_records_and_content_through_a_router_and_tell_it_theirs
     assert_eq!((&found["value"], &found["from"]), (&format!("/ipfs/{root}").into(), &"a router".into()));
 
     let follow = vec![router.name.clone()];
-    let follower = Server::start(Options { environment, follow, ..Options::default() }).await;
+    let follower = Server::start(Options { follow, environment, ..Options::default() }).await;
     sees(&follower, &image).await;
     assert_eq!(follower.pull("a", "v1").await, image);
 
