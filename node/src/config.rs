@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use libp2p::PeerId;
 use libp2p::multiaddr::{Multiaddr, Protocol};
@@ -11,6 +12,7 @@ use libp2p::pnet::PreSharedKey;
 use crate::bitswap::Serving;
 use crate::gate::Acquaintance;
 use crate::key::Keypair;
+use crate::routers::Routers;
 use crate::scope::Scope;
 
 /// The port that IPFS nodes listen on, for TCP and for QUIC.
@@ -34,6 +36,8 @@ pub struct Config {
     pub mdns: bool,
     /// Who may fetch blocks from this node.
     pub serving: Serving,
+    /// Whom else to ask for records and providers.
+    pub routers: Option<Arc<dyn Routers>>,
 }
 
 /// Whom a node talks to.

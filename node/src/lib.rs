@@ -35,6 +35,7 @@ mod pem;
 mod ports;
 mod queries;
 mod records;
+mod routers;
 mod scope;
 mod start;
 mod transport;
@@ -42,6 +43,8 @@ mod worker;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
 pub use behaviour::BehaviourError;
 pub use config::{Config, DEFAULT_PORT, Network, SwarmKey, SwarmKeyError, default_listen};
@@ -49,14 +52,16 @@ pub use event::{Event, Events, Refusal, Stats};
 pub use follow::MAX_NODES;
 pub use gate::Acquaintance;
 pub use gossip::GossipError;
-pub use handle::{ConnectError, FollowError, Node, Offered, PublishError, Published};
-pub use key::{KeyError, KeyFile, Keypair};
+pub use handle::{ConnectError, FollowError, Found, Node, Offered, PublishError, Published};
+pub use key::{KeyError, KeyFile, Keypair, replace_file};
 pub use keystore::{Keystore, Label};
 pub use libp2p::PeerId;
 pub use libp2p::multiaddr::Multiaddr;
 pub use name::{Name, ParseNameError};
+pub use names::Via;
 pub use peers::{Direction, Peer};
 pub use ports::check_all as check_ports;
 pub use records::{MemoryRecords, Records};
+pub use routers::Routers;
 pub use start::{StartError, start};
 pub use transport::TransportError;

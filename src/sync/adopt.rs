@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use sampan_node::bitswap::SessionOptions;
-use sampan_node::ipns::Verified;
 use sampan_node::{Node, PeerId};
 use sampan_storage::tree::Diff;
 use sampan_storage::{Adoption, Block, Cid, Store, fail};
@@ -23,16 +22,27 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Blocks written to the pack together.
 const BATCH: usize = 64;
 
+/// What is to be read.
+#[derive(Clone, Debug)]
+pub(super) struct Goal {
+    /// Under which it is read: a name's, or a domain's.
+    pub(super) name: String,
+    pub(super) root: Cid,
+    pub(super) sequence: u64,
+    /// The record that says so; empty where the DNS does.
+    pub(super) record: Bytes,
+}
+
 /// Returns when the root is current, or with the reason why it cannot be now. What has arrived is kept.
 pub(super) async fn adopt(
     store: &Store,
     node: &Node,
     old: Option<Cid>,
-    record: &Verified,
+    goal: Goal,
     nodes: Bytes,
     from: Option<PeerId>,
 ) -> anyhow::Result<()> {
-    let root = record.cid().ok_or_else(|| anyhow!("the record does not point to a tree"))?;
+    let Goal { name, root, sequence, record } = goal;
     let _whole = store.adopting().await;
     if !nodes.is_empty() {
         let store = store.clone();
@@ -84,8 +94,6 @@ pub(super) async fn adopt(
     let blocks = store.clone();
     blocking(move || blocks.sync_blocks()).await??;
     fail::point("adopt.pack.after");
-    let name = record.name().to_string();
-    let (sequence, record) = (record.sequence(), record.bytes().clone());
     store.adopt(Adoption { name, root, sequence, record, differences }).await?;
     fail::point("adopt.entry.after");
     Ok(())

@@ -2,6 +2,7 @@
 //! that only a followed name has are fetched when someone asks for them.
 
 mod adopt;
+mod domains;
 mod fetch;
 mod follow;
 mod heal;
@@ -10,6 +11,8 @@ mod names;
 mod nodes;
 mod publish;
 mod records;
+mod redirects;
+mod routed;
 mod seek;
 
 pub(crate) use fetch::Fetcher;
@@ -18,6 +21,8 @@ pub(crate) use heal::Healer;
 pub(crate) use names::{Kept, Publisher};
 pub(crate) use publish::publish;
 pub(crate) use records::StoreRecords;
+pub(crate) use redirects::Redirects;
+pub(crate) use routed::ask_routers;
 
 /// Files up to this size come with the directories that name them: links, manifests, configs.
 pub(crate) const EAGER: u64 = 16 * 1024;

@@ -6,6 +6,7 @@ use sampan_node::{Name, Records};
 use sampan_storage::{Blocks, Cid, Store};
 
 use super::names::Kept;
+use super::redirects::Redirects;
 use super::{EAGER, nodes};
 
 #[derive(Clone, Debug)]
@@ -14,11 +15,13 @@ pub(crate) struct StoreRecords {
     mine: Name,
     /// Of the other keys here.
     kept: Kept,
+    /// Of followed names that have moved.
+    redirects: Redirects,
 }
 
 impl StoreRecords {
-    pub(crate) fn new(store: Store, mine: Name, kept: Kept) -> Self {
-        Self { store, mine, kept }
+    pub(crate) fn new(store: Store, mine: Name, kept: Kept, redirects: Redirects) -> Self {
+        Self { store, mine, kept, redirects }
     }
 }
 
@@ -26,6 +29,9 @@ impl Records for StoreRecords {
     fn record(&self, name: &Name) -> Option<Bytes> {
         if let Some(record) = self.kept.get(name) {
             return Some(record);
+        }
+        if let Some(record) = self.redirects.moved(name) {
+            return Some(record.bytes().clone());
         }
         let state = self.store.state();
         let record = if *name == self.mine {

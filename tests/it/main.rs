@@ -12,6 +12,7 @@ mod access;
 mod command_line;
 mod configuration;
 mod content;
+mod dnslink;
 mod durable;
 mod fixtures;
 mod following;

@@ -15,9 +15,10 @@ use tokio::time::Instant;
 use super::Worker;
 use crate::dht::{RECORD_TTL, Scoped};
 use crate::fetch;
+use crate::handle::Found;
 use crate::ipns::{Record, Verified, select};
 use crate::name::Name;
-use crate::names::{Clock, Path};
+use crate::names::{Clock, Via};
 use crate::queries::{Job, Question, Table};
 use crate::scope::Scope;
 
@@ -79,7 +80,7 @@ impl Provided {
 }
 
 impl Worker {
-    pub(super) fn resolve(&mut self, name: Name, reply: oneshot::Sender<Option<Bytes>>) {
+    pub(super) fn resolve(&mut self, name: Name, reply: oneshot::Sender<Option<Found>>) {
         let mut questions = self.get_record(name);
         let peers = self.peers.speaking(&fetch::PROTOCOL);
         questions.extend(self.fetch_from(name, peers.iter().take(MAX_FETCHES)));
@@ -196,7 +197,7 @@ impl Worker {
         match result {
             QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) => {
                 // Whoever stores a record for the DHT need not have what it points to.
-                self.found_record(question, &found.record.value.into(), Path::Dht, None);
+                self.found_record(question, &found.record.value.into(), Via::Dht, None);
             }
             QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
                 let local = *self.swarm.local_peer_id();
@@ -235,7 +236,7 @@ impl Worker {
             put_locally(dht, &verified, Owner::Other);
         }
         if self.names.contains(&name) {
-            self.offer(&name, &bytes, Bytes::new(), Path::Dht, None);
+            self.offer(&name, &bytes, Bytes::new(), Via::Dht, None);
         }
     }
 
