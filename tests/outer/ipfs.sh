@@ -309,7 +309,7 @@ names_over_fetch() {
 everything_over_http() {
     local large asked
     bytes $SIZE "$WORK/large"
-    REGISTRY_LOG_ACCESSLOG_DISABLED=false serve s --addr 0.0.0.0:5000
+    REGISTRY_LOG_ACCESSLOG_DISABLED=false serve s --addr 0.0.0.0:5000 --anonymous push
     push_to s v1 "$WORK/large"
     large=$(cid_of_blob s "$(sum "$WORK/large")")
     peer x "http=http://$(ip_of s):5000"
@@ -319,7 +319,7 @@ everything_over_http() {
     same_file "$WORK/large" "$WORK/large.got" "get of $SIZE MiB over HTTP"
     pin x "$root" || fail "no pin of the whole root over HTTP"
     for asked in "HEAD path=/ipfs/bafkqaaa" "GET path=/routing/v1/ipns/" "GET path=/routing/v1/providers/" "GET path=/ipfs/$large"; do
-        grep 'sampan::access' "$WORK/s.log" | grep -qF "method=$asked" || fail "the peer never asked: $asked"
+        grep -qF " request method=$asked" "$WORK/s.log" || fail "the peer never asked: $asked"
     done
     ! knows x "$(status s .peer_id)" || fail "the peer is connected by libp2p"
 }
