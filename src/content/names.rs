@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use sampan_node::ipns::{Record, RecordError, Verified, select};
-use sampan_node::{Name, Offered, Records};
+use sampan_node::{Audience, Name, Offered, Records};
 use sampan_storage::Cid;
 
 use super::{ContentError, Network, Reach, off_thread};
@@ -25,6 +25,7 @@ pub(crate) struct Names {
     network: Arc<dyn Network>,
     /// Whether the network is asked for names that nobody here knows.
     asks: bool,
+    audience: Audience,
     brought: Arc<Mutex<VecDeque<Verified>>>,
 }
 
@@ -47,14 +48,21 @@ pub(crate) enum PutError {
 }
 
 impl Names {
+    /// For strangers.
     pub(crate) fn new(own: Arc<dyn Records>, network: Arc<dyn Network>, asks: bool) -> Self {
-        Self { own, network, asks, brought: Arc::default() }
+        Self { own, network, asks, audience: Audience::Strangers, brought: Arc::default() }
+    }
+
+    /// For the owner.
+    #[must_use]
+    pub(crate) fn for_members(self) -> Self {
+        Self { audience: Audience::Members, ..self }
     }
 
     /// The current record of a name, if anybody knows it. It may have expired where it is followed here.
     pub(crate) async fn record(&self, name: Name, reach: Reach) -> Result<Option<Verified>, ContentError> {
-        let own = Arc::clone(&self.own);
-        let kept = off_thread(move || own.record(&name)).await?;
+        let (own, audience) = (Arc::clone(&self.own), self.audience);
+        let kept = off_thread(move || own.record(&name, audience)).await?;
         if let Some(record) = kept.and_then(|bytes| verified(&name, bytes)) {
             return Ok(Some(record));
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use bytes::Bytes;
 use sampan_node::ipns::{Record, Verified, select};
 use sampan_node::{Event, Events, Name, Node, PeerId};
@@ -41,6 +41,8 @@ pub(crate) struct Followed {
 pub(crate) struct Follower {
     store: Store,
     node: Node,
+    /// Whether what is for members may lie here: not where all that is here is given to everyone.
+    discreet: bool,
     names: Arc<Mutex<HashMap<Name, Watch>>>,
 }
 
@@ -64,8 +66,8 @@ struct Heard {
 }
 
 impl Follower {
-    pub(crate) fn new(store: Store, node: Node) -> Self {
-        Self { store, node, names: Arc::default() }
+    pub(crate) fn new(store: Store, node: Node, discreet: bool) -> Self {
+        Self { store, node, discreet, names: Arc::default() }
     }
 
     /// Follows a name until the program stops or it is unfollowed.
@@ -171,6 +173,9 @@ impl Follower {
             let sequence = heard.record.sequence();
             let target = heard.record.target();
             let adopted = match target {
+                _ if heard.record.is_private() && !self.discreet => Err(anyhow!(
+                    "the name is for members, and this registry gives everyone what it has: set up authentication here"
+                )),
                 Some(target) => self.move_on(&name, target).await,
                 None => adopt(&self.store, &self.node, old, &heard.record, heard.nodes, heard.from).await,
             };
