@@ -10,7 +10,7 @@ use futures::{FutureExt, StreamExt};
 use sampan_node::bitswap::{Serving, Stats as Exchanged};
 use sampan_node::ipns::{Record, Verified, select};
 use sampan_node::{
-    Audience, Events, KeyFile, Keypair, Keystore, Members, Multiaddr, Name, Node, PeerId, Records,
+    Audience, Events, KeyFile, Keypair, Keystore, Members, Multiaddr, Name, Node, PeerId, Records, Via,
 };
 use sampan_storage::verify::Verify;
 use sampan_storage::{Cid, Store};
@@ -20,13 +20,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::Auth;
 use crate::config::{self, Config, Network, Web};
-use crate::content::{self, Content, Names, Reach};
+use crate::content::{self, Content, Dns, Domain, Domains, Names, Pointer, Reach};
 use crate::control::{Answer, Ask, Control, FollowStatus, PeerStatus, Pipe, Resolved, Status, Tell};
 use crate::http::{self, Listener};
 use crate::metrics::Metrics;
 use crate::registry::{Collected, Policy, Registry};
+use crate::routers::Routers;
 use crate::sync::{
-    Fetcher, Followed, Follower, Healer, Kept, MembersName, Publisher, StoreRecords, listing, publish,
+    Fetcher, Followed, Follower, Healer, Kept, MembersName, Publisher, Redirects, StoreRecords, ask_routers,
+    listing, publish,
 };
 use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub};
 
@@ -77,6 +79,8 @@ struct Running {
     healer: Healer,
     library: Content,
     names: Names,
+    domains: Domains,
+    routers: Option<Routers>,
     stop: CancellationToken,
     name: Name,
     http: String,
@@ -136,7 +140,16 @@ impl App {
         };
         let divided = store.is_divided() && members != Members::Nobody;
         let for_members = divided.then(|| MembersName::open(&keystore)).transpose()?;
-        let records = Arc::new(StoreRecords::new(store.clone(), name, kept.clone(), for_members.clone()));
+        let redirects = Redirects::load(&config.data)?;
+        let records = Arc::new(StoreRecords::new(
+            store.clone(),
+            name,
+            kept.clone(),
+            redirects.clone(),
+            for_members.clone(),
+        ));
+        let domains = Domains::new(Arc::new(Dns::new(&config.dns)?));
+        let routers = (!config.routers.is_empty()).then(|| Routers::new(&config.routers)).transpose()?;
         let settings = sampan_node::Config {
             key: key.clone(),
             network,
@@ -147,13 +160,14 @@ impl App {
             mdns: true,
             serving: Serving::Everyone,
             members,
+            routers: routers.clone().map(|routers| Arc::new(routers) as _),
         };
         let (public, all) = (Arc::new(store.public()), Arc::new(store.clone()));
         let (node, events) =
             sampan_node::start_with_members(settings, public, all, Arc::clone(&records) as _)
                 .await
                 .context(LISTEN)?;
-        let follower = Follower::new(store.clone(), node.clone(), discreet);
+        let follower = Follower::new(store.clone(), node.clone(), discreet, domains.clone(), redirects);
         let publisher = Publisher::new(keystore.clone(), node.clone(), kept);
         let fetcher = Fetcher::new(store.clone(), node.clone());
         let healer = Healer::new(store.clone(), node.clone(), fetcher.clone(), name);
@@ -166,14 +180,15 @@ impl App {
         let network: Arc<dyn content::Network> = Arc::new(content::Node(node.clone()));
         // A command is its owner's, and may ask whom it likes; of strangers the configuration speaks.
         let library = Content::new(store.clone(), Some(Arc::clone(&network)));
-        let names = Names::new(Arc::clone(&records) as _, Arc::clone(&network), true).for_members();
+        let names =
+            Names::new(Arc::clone(&records) as _, Arc::clone(&network), domains.clone(), true).for_members();
         let gateway = config.gateway.enabled.then(|| {
             // What this node gets from others is not for everyone to have of it.
             let asks = config.gateway.fetch && !store.is_divided();
             let asked = asks.then(|| Arc::clone(&network));
             http::Gateway {
                 content: Content::for_strangers(store.clone(), asked),
-                names: Names::new(Arc::clone(&records) as _, Arc::clone(&network), asks),
+                names: Names::new(Arc::clone(&records) as _, Arc::clone(&network), domains.clone(), asks),
                 routing: http::Routing::new(network, asks, doors.reached(&config.web)),
             }
         });
@@ -205,6 +220,8 @@ impl App {
             healer,
             library,
             names,
+            domains,
+            routers,
             stop,
             name,
             http,
@@ -214,24 +231,8 @@ impl App {
         };
         let schedule = Schedule { gc: config.gc_interval, scrub: config.scrub, uploads: config.upload_purge };
         let app = Self { running: Arc::new(running), events, doors, state, key, schedule };
-        app.follow_all(&config.follow).await?;
+        app.running.follower.follow_all(&config.follow).await?;
         Ok(app)
-    }
-
-    /// Names of the configuration and those that were added; others that were followed once are forgotten.
-    async fn follow_all(&self, configured: &[Name]) -> anyhow::Result<()> {
-        let Running { store, follower, .. } = self.running.as_ref();
-        store.set_order(configured.iter().map(ToString::to_string).collect());
-        for follow in store.state().follows {
-            match follow.name.parse::<Name>() {
-                Ok(name) if follow.kept || configured.contains(&name) => follower.follow(name).await?,
-                _ => store.unfollow(&follow.name).await?,
-            }
-        }
-        for name in configured {
-            follower.follow(*name).await?;
-        }
-        Ok(())
     }
 
     pub(crate) fn name(&self) -> &Name {
@@ -268,6 +269,10 @@ impl App {
             tasks.spawn(members.clone().publish(running.store.clone(), running.node.clone(), stop.clone()));
         }
         tasks.spawn(running.follower.clone().listen(events, stop.clone()));
+        if let Some(routers) = running.routers.clone() {
+            tasks.spawn(routers.run(stop.clone()));
+            tasks.spawn(ask_routers(running.follower.clone(), running.node.clone(), stop.clone()));
+        }
         if let Some(interval) = schedule.gc {
             tasks.spawn(running.collector.clone().run(interval, stop.clone()));
         }
@@ -460,11 +465,11 @@ impl Running {
             }
             Ask::FollowAdd { name } => {
                 self.store.follow(&name.to_string()).await?;
-                self.follower.follow(name).await?;
+                self.follower.follow(&name).await?;
                 Value::Null
             }
             Ask::FollowRm { name } => {
-                self.follower.unfollow(&name).await;
+                self.follower.unfollow(&name).await?;
                 self.store.unfollow(&name.to_string()).await?;
                 Value::Null
             }
@@ -532,9 +537,12 @@ impl Running {
             }
             Ask::Publish { key, value } => {
                 let record = self.publisher.publish(key, value).await?;
-                serde_json::to_value(resolved(&record, "this registry"))?
+                serde_json::to_value(resolved(&record, "this registry", None))?
             }
-            Ask::Resolve { name } => serde_json::to_value(self.resolve(name).await?)?,
+            Ask::Resolve { name: Pointer::Name(name) } => serde_json::to_value(self.resolve(name).await?)?,
+            Ask::Resolve { name: Pointer::Domain(domain) } => {
+                serde_json::to_value(self.resolve_domain(&domain).await?)?
+            }
             Ask::Peers => {
                 let peers = self.node.peers().await.into_iter().map(|peer| PeerStatus {
                     id: peer.id.to_string(),
@@ -559,15 +567,37 @@ impl Running {
     async fn resolve(&self, name: Name) -> anyhow::Result<Resolved> {
         let read = |bytes| Record::decode(bytes).ok()?.verify_signature(&name).ok();
         let kept = self.records.record(&name, Audience::Members).and_then(read);
-        let found = self.node.resolve(name).await.and_then(read);
+        let found = self.node.resolve(name).await;
         match (kept, found) {
-            (Some(kept), Some(found)) if select(&found, &kept).is_gt() => Ok(resolved(&found, "the network")),
-            (Some(kept), _) => Ok(resolved(&kept, "this registry")),
-            (None, Some(found)) => Ok(resolved(&found, "the network")),
-            (None, None) => {
-                bail!("no record of {name} was found: neither here, nor at connected peers, nor in the DHT")
+            (Some(kept), Some(found)) if select(&found.record, &kept).is_gt() => {
+                Ok(resolved(&found.record, &found.via.to_string(), Some((found.via, Duration::ZERO))))
             }
+            (Some(kept), _) => Ok(resolved(&kept, "this registry", self.follower.last_heard(&name))),
+            (None, Some(found)) => {
+                Ok(resolved(&found.record, &found.via.to_string(), Some((found.via, Duration::ZERO))))
+            }
+            (None, None) => bail!(
+                "no record of {name} was found: neither here, nor at connected peers, in the DHT or at a router"
+            ),
         }
+    }
+
+    /// What the DNS says now; where it does not answer, what it said last.
+    async fn resolve_domain(&self, domain: &Domain) -> anyhow::Result<Resolved> {
+        let (link, from) = match self.domains.ask(domain).await {
+            Ok(link) => (link, "the DNS"),
+            Err(error) => (self.domains.known(domain).ok_or(error)?, "this registry"),
+        };
+        Ok(Resolved {
+            name: domain.to_string(),
+            value: link.address.to_string(),
+            sequence: None,
+            valid_for: None,
+            ttl: link.ttl.as_secs(),
+            from: from.to_owned(),
+            heard: None,
+            age: None,
+        })
     }
 
     async fn status(&self) -> Status {
@@ -610,14 +640,16 @@ fn followed_in_confidence(store: &Store) -> Option<String> {
 }
 
 fn describe(followed: Followed) -> FollowStatus {
-    let Followed { name, root, sequence, heard, stale, moved, error } = followed;
+    let Followed { name, root, sequence, heard, stale, moved, link, error } = followed;
     let state = match (&root, sequence) {
         (None, _) if moved.is_some() => "left".to_owned(),
+        (_, None) if link.is_some() => "found".to_owned(),
         (Some(root), Some(sequence)) => format!("sequence {sequence}, root {root}"),
         _ => "not found yet".to_owned(),
     };
     let notes = [
         moved.map(|moved| format!("has moved to {moved}")),
+        link.as_ref().map(|link| format!("leads to {link}")),
         stale.then(|| "stale: its record has expired".to_owned()),
         heard.map(|heard| format!("fetching sequence {heard}")),
         error.clone(),
@@ -631,19 +663,23 @@ fn describe(followed: Followed) -> FollowStatus {
         heard,
         stale,
         moved: moved.map(|moved| moved.to_string()),
+        link,
         error,
         describe,
     }
 }
 
-fn resolved(record: &Verified, from: &str) -> Resolved {
+fn resolved(record: &Verified, from: &str, heard: Option<(Via, Duration)>) -> Resolved {
+    let left = record.validity().duration_since(SystemTime::now()).map_or(0, |left| left.as_secs());
     Resolved {
         name: record.name().to_string(),
         value: record.value().to_owned(),
-        sequence: record.sequence(),
-        valid_for: record.validity().duration_since(SystemTime::now()).map_or(0, |left| left.as_secs()),
+        sequence: Some(record.sequence()),
+        valid_for: Some(left),
         ttl: record.ttl().as_secs(),
         from: from.to_owned(),
+        heard: heard.map(|(via, _)| via.to_string()),
+        age: heard.map(|(_, ago)| ago.as_secs()),
     }
 }
 

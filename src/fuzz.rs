@@ -12,11 +12,13 @@
 
 pub use crate::auth::fuzz::{authorization, htpasswd, token};
 pub use crate::config::fuzz::configuration;
+pub use crate::content::fuzz::dnslink;
 pub use crate::http::gateway::fuzz::gateway;
 pub use crate::http::routing::fuzz::routing;
 pub use crate::http::v2::fuzz::{content_range, forwarded, path, query, range};
 pub use crate::pattern::fuzz::pattern;
 pub use crate::registry::fuzz::manifest;
+pub use crate::routers::fuzz::providers;
 
 /// What a command asks the running registry.
 pub fn ask(data: &[u8]) {
@@ -40,12 +42,14 @@ mod tests {
         ("authorization", authorization),
         ("configuration", configuration),
         ("content_range", content_range),
+        ("dnslink", dnslink),
         ("forwarded", forwarded),
         ("gateway", gateway),
         ("htpasswd", htpasswd),
         ("manifest", manifest),
         ("path", path),
         ("pattern", pattern),
+        ("providers", providers),
         ("query", query),
         ("range", range),
         ("routing", routing),

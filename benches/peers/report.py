@@ -3,15 +3,44 @@
 import os
 import platform
 import re
+import statistics
 import subprocess
+import sys
 import time
 from collections import namedtuple
 
 # A bar: at most (or at least) `limit` times the figure of a peer, or `limit` itself where no peer is named.
-Bar = namedtuple("Bar", "limit peer least", defaults=(None, False))
+# Where the peer's figure has another name, `of` says it.
+Bar = namedtuple("Bar", "limit peer least of", defaults=(None, False, None))
 
 EMPTY = "Sampan, empty"
 HALF_AGAIN = [Bar(1.5, EMPTY)]
+
+KUBO, GO = "kubo", "Go peer"
+FASTER = [Bar(0.4, KUBO), Bar(0.4, GO)]
+HALF = [Bar(0.5, KUBO), Bar(0.5, GO)]
+NOT_SLOWER = [Bar(1, KUBO)]
+
+
+def among_peers():
+    """Figures of ipfs.sh."""
+    parts = {"wall": ("wall", "s"), "cpu_sender": ("CPU of the sender", "s"), "cpu_receiver": ("CPU of the receiver", "s"),
+             "memory_sender": ("memory, peak of the sender", "MiB"),
+             "memory_receiver": ("memory, peak of the receiver", "MiB")}
+    ways = {"fetch": ("cold fetch", {"wall": FASTER, "cpu_sender": HALF, "cpu_receiver": HALF}),
+            "from_go": ("fetch by Sampan from the Go peer", {"wall": [Bar(1, GO, of="fetch.wall")]}),
+            "to_go": ("fetch by the Go peer from Sampan", {"wall": [Bar(1, GO, of="fetch.wall")]}),
+            "from_kubo": ("fetch by Sampan from kubo", {"wall": [Bar(1, KUBO, of="fetch.wall")]}),
+            "to_kubo": ("fetch by kubo from Sampan", {"wall": [Bar(1, KUBO, of="fetch.wall")]})}
+    for way, (title, bars) in ways.items():
+        for part, (of_what, unit) in parts.items():
+            yield f"{way}.{part}", (f"{title}, {of_what}", unit, bars.get(part, []))
+    yield "resolve.follow", ("manifest to visible on a follower, median", "ms", [Bar(100)])
+    for path, said in {"pubsub": "pubsub", "dht": "the DHT"}.items():
+        for kind, peer in {"go": GO, "kubo": KUBO}.items():
+            yield f"resolve.{path}.{kind}", (f"manifest to resolved by a {peer} over {said}, median", "ms", [Bar(None, peer)])
+    yield "delay.trips", ("first byte of a layer at 100 ms, round trips", "", [Bar(3)])
+
 
 # name of a figure -> title, unit, bars
 FIGURES = {
@@ -45,6 +74,7 @@ FIGURES = {
     "store.ready_killed": ("big store: ready after kill -9 under load", "ms", [Bar(200)]),
     "store.memory": ("big store: memory, idle", "MiB", []),
     "binary": ("binary", "MiB", [Bar(20)]),
+    **dict(among_peers()),
 }
 
 
@@ -60,7 +90,7 @@ def table(figures):
         others = [Bar(None, peer) for peer, seen in figures.items()
                   if peer != "Sampan" and peer not in named and name in seen]
         for bar in [*bars, *others]:
-            yield line(title, unit, value, bar, figures.get(bar.peer, {}).get(name))
+            yield line(title, unit, value, bar, figures.get(bar.peer, {}).get(bar.of or name))
 
 
 def line(title, unit, value, bar, peer):
@@ -99,7 +129,7 @@ def machine(work):
 def versions(binaries):
     """One line for each: name of a server -> its binary."""
     for name, binary in binaries.items():
-        flag = "-v" if name == "nginx" else "--version"
+        flag = {"nginx": "-v", KUBO: "version"}.get(name, "--version")
         try:
             answer = subprocess.run([binary, flag], capture_output=True, text=True, timeout=30, check=False)
             said = (answer.stdout + answer.stderr).strip().splitlines()
@@ -114,3 +144,18 @@ def first(pattern, path):
     with open(path, encoding="utf-8") as file:
         found = re.search(pattern, file.read())
     return found.group(1) if found else "0"
+
+
+def main(path, work, *binaries):
+    """The table of figures in lines `name, server, value`, each as often as it was taken."""
+    taken = {}
+    with open(path, encoding="utf-8") as lines:
+        for line_of in lines:
+            name, server, value = line_of.rstrip("\n").split("\t")
+            taken.setdefault(server, {}).setdefault(name, []).append(float(value))
+    figures = {server: {name: statistics.median(values) for name, values in named.items()} for server, named in taken.items()}
+    print("\n".join([*machine(work), *versions(dict(binary.split("=", 1) for binary in binaries)), "", *table(figures)]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

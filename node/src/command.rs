@@ -6,7 +6,7 @@ use libp2p::PeerId;
 use libp2p::multiaddr::Multiaddr;
 use tokio::sync::oneshot;
 
-use crate::handle::{ConnectError, FollowError, Offered, PublishError, Published};
+use crate::handle::{ConnectError, FollowError, Found, Offered, PublishError, Published};
 use crate::ipns::Verified;
 use crate::name::Name;
 use crate::peers::Peer;
@@ -18,7 +18,7 @@ pub(crate) enum Command {
     Publish { record: Verified, nodes: Bytes, reply: oneshot::Sender<Result<Published, PublishError>> },
     Follow { name: Name, reply: oneshot::Sender<Result<(), FollowError>> },
     Unfollow { name: Name },
-    Resolve { name: Name, reply: oneshot::Sender<Option<Bytes>> },
+    Resolve { name: Name, reply: oneshot::Sender<Option<Found>> },
     Offer { name: Name, record: Bytes, reply: oneshot::Sender<Offered> },
     Provide { root: Cid },
     FindProviders { cid: Cid, reply: oneshot::Sender<Vec<PeerId>> },

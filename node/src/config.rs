@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use libp2p::PeerId;
 use libp2p::multiaddr::{Multiaddr, Protocol};
@@ -12,6 +13,7 @@ use crate::audience::Members;
 use crate::bitswap::Serving;
 use crate::gate::Acquaintance;
 use crate::key::Keypair;
+use crate::routers::Routers;
 use crate::scope::Scope;
 
 /// The port that IPFS nodes listen on, for TCP and for QUIC.
@@ -37,6 +39,8 @@ pub struct Config {
     pub serving: Serving,
     /// Who gets what is not for strangers.
     pub members: Members,
+    /// Whom else to ask for records and providers.
+    pub routers: Option<Arc<dyn Routers>>,
 }
 
 /// Whom a node talks to.

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::ipns::{RecordError, Verified};
 use crate::name::Name;
+use crate::names::Via;
 
 /// Events that wait for the program to look.
 const QUEUE: usize = 64;
@@ -28,6 +29,7 @@ pub enum Event {
         nodes: Bytes,
         /// Who sent it, the first to ask for blocks; `None` if it came out of the DHT.
         from: Option<PeerId>,
+        via: Via,
         /// It is past its end by this machine's clock. Only other Sampans pass such records on.
         expired: bool,
     },
@@ -183,7 +185,7 @@ mod tests {
     fn record(key: &Keypair, sequence: u64) -> Event {
         let record =
             Record::sign(key, &Draft::new("bafkqaaa".parse().unwrap(), sequence, UNIX_EPOCH)).unwrap();
-        Event::Record { record, nodes: Bytes::new(), from: None, expired: false }
+        Event::Record { record, nodes: Bytes::new(), from: None, via: Via::Dht, expired: false }
     }
 
     #[tokio::test]

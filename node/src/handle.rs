@@ -1,10 +1,12 @@
 //! The handle through which the program uses the node. Cheap to clone; all methods are safe to cancel.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cid::Cid;
+use futures::future::{join, join_all};
 use libp2p::PeerId;
 use libp2p::multiaddr::Multiaddr;
 use tokio::sync::{mpsc, oneshot};
@@ -12,14 +14,22 @@ use tokio::time::timeout;
 
 use crate::bitswap;
 use crate::command::Command;
+use crate::config::peer_of;
 use crate::event::{Counters, Refusal, Stats};
-use crate::ipns::{Record, RecordError};
+use crate::ipns::{Record, RecordError, Verified, select};
 use crate::name::Name;
-use crate::names::MAX_NAMES;
+use crate::names::{MAX_NAMES, Via};
 use crate::peers::Peer;
+use crate::routers::Routers;
 
 /// The node's own steps of stopping have shorter deadlines; this one is for a task that is stuck.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// Peers of a router's answer that are dialled; a block is fetched from a few.
+const MAX_ROUTED: usize = 8;
+/// Addresses of one of them that are tried.
+const MAX_ADDRESSES: usize = 8;
+/// One address is tried for so long.
+const DIAL: Duration = Duration::from_secs(3);
 
 /// A running node.
 #[derive(Clone, Debug)]
@@ -28,6 +38,14 @@ pub struct Node {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) bitswap: bitswap::Client,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) routers: Option<Arc<dyn Routers>>,
+}
+
+/// A record that somebody has of a name. It is verified and has not expired.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    pub record: Verified,
+    pub via: Via,
 }
 
 /// What became of a record at once. The DHT follows in the background.
@@ -105,12 +123,16 @@ impl Node {
 
     /// Sends a record, signed for `name`, to the connected followers and over pubsub, then puts it into
     /// the DHT in the background. `nodes` is a CAR of what changed below its root, or empty. The record
-    /// must be durable by now. One that has expired goes to followers only.
+    /// must be durable by now. One that has expired goes to followers only, and a private one to members among them.
     pub async fn publish(&self, name: Name, record: Bytes, nodes: Bytes) -> Result<Published, PublishError> {
         let record = Record::decode(record)?.verify_signature(&name)?;
-        self.call(|reply| Command::Publish { record, nodes, reply })
-            .await
-            .unwrap_or(Err(PublishError::Stopped))
+        // Routers are strangers.
+        let bytes = (!record.is_private()).then(|| record.bytes().clone());
+        let published = self.call(|reply| Command::Publish { record, nodes, reply }).await;
+        if let (Some(Ok(_)), Some(routers), Some(bytes)) = (&published, &self.routers, bytes) {
+            routers.put(name, bytes);
+        }
+        published.unwrap_or(Err(PublishError::Stopped))
     }
 
     /// Watches a name: its records arrive as events until [`Node::unfollow`]. May be a name that is
@@ -124,10 +146,19 @@ impl Node {
         let _ = self.commands.send(Command::Unfollow { name }).await;
     }
 
-    /// Asks connected peers and the DHT for the current record of a name, with a deadline. The answer is
-    /// verified and has not expired.
-    pub async fn resolve(&self, name: Name) -> Option<Bytes> {
-        self.call(|reply| Command::Resolve { name, reply }).await.flatten()
+    /// Asks connected peers, the DHT and the delegated routers for the current record of a name, with a deadline.
+    pub async fn resolve(&self, name: Name) -> Option<Found> {
+        let network = self.call(|reply| Command::Resolve { name, reply });
+        let (network, routed) = join(network, self.ask_routers(name)).await;
+        let found = network.flatten().into_iter().chain(routed);
+        found.max_by(|a, b| select(&a.record, &b.record))
+    }
+
+    /// Asks the delegated routers alone.
+    pub async fn ask_routers(&self, name: Name) -> Option<Found> {
+        let bytes = self.routers.as_ref()?.record(name).await?;
+        let record = Record::decode(bytes).and_then(|record| record.verify(&name, SystemTime::now())).ok()?;
+        Some(Found { record, via: Via::Http })
     }
 
     /// Hands over a record that came by another way than this node's. Of a name that is followed it is judged
@@ -143,9 +174,43 @@ impl Node {
         let _ = self.commands.send(Command::Provide { root }).await;
     }
 
-    /// Asks the DHT who has a block, with a deadline. Those found are being dialled.
+    /// Asks the DHT and the delegated routers who has a block, with a deadline. Those found are being dialled.
     pub async fn find_providers(&self, cid: Cid) -> Vec<PeerId> {
-        self.call(|reply| Command::FindProviders { cid, reply }).await.unwrap_or_default()
+        let network = self.call(|reply| Command::FindProviders { cid, reply });
+        let routed = async {
+            match &self.routers {
+                Some(routers) => self.reach(routers.providers(cid).await).await,
+                None => Vec::new(),
+            }
+        };
+        let (network, routed) = join(network, routed).await;
+        let mut found = network.unwrap_or_default();
+        found.extend(routed);
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// Connects to some of those whose addresses a router has given, each by the first address that answers.
+    async fn reach(&self, addresses: Vec<Multiaddr>) -> Vec<PeerId> {
+        let mut peers: HashMap<PeerId, Vec<Multiaddr>> = HashMap::new();
+        for address in addresses {
+            let Some(peer) = peer_of(&address).filter(|peer| *peer != self.peer_id) else { continue };
+            if peers.len() < MAX_ROUTED || peers.contains_key(&peer) {
+                peers.entry(peer).or_default().push(address);
+            }
+        }
+        let dials = peers.into_iter().map(|(peer, addresses)| async move {
+            for address in addresses.into_iter().take(MAX_ADDRESSES) {
+                match timeout(DIAL, self.connect(address)).await {
+                    Ok(Ok(_)) => return Some(peer),
+                    Ok(Err(error)) => tracing::trace!(%peer, %error, "a provider of a router is not reached"),
+                    Err(_) => {}
+                }
+            }
+            None
+        });
+        join_all(dials).await.into_iter().flatten().collect()
     }
 
     /// Connects to a peer, by an address that may end in `/p2p/<peer id>`.

@@ -184,8 +184,8 @@ pub(crate) fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, KeyError> {
     read.map(|_| bytes).map_err(|source| KeyError::from_io(path, source))
 }
 
-/// Writes a file of the key directory, in the place of what is there.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
+/// Writes a small file of the data directory, in the place of what is there; durable when it returns.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
     write(path, bytes).map_err(|source| KeyError::from_io(path, source))
 }
 

@@ -36,6 +36,7 @@ mod pem;
 mod ports;
 mod queries;
 mod records;
+mod routers;
 mod scope;
 mod start;
 mod transport;
@@ -43,6 +44,8 @@ mod worker;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
 pub use audience::{Audience, Members};
 pub use behaviour::BehaviourError;
@@ -51,14 +54,16 @@ pub use event::{Event, Events, Refusal, Stats};
 pub use follow::MAX_NODES;
 pub use gate::Acquaintance;
 pub use gossip::GossipError;
-pub use handle::{ConnectError, FollowError, Node, Offered, PublishError, Published};
-pub use key::{KeyError, KeyFile, Keypair};
+pub use handle::{ConnectError, FollowError, Found, Node, Offered, PublishError, Published};
+pub use key::{KeyError, KeyFile, Keypair, replace_file};
 pub use keystore::{Keystore, Label};
 pub use libp2p::PeerId;
 pub use libp2p::multiaddr::Multiaddr;
 pub use name::{Name, ParseNameError};
+pub use names::Via;
 pub use peers::{Direction, Peer};
 pub use ports::check_all as check_ports;
 pub use records::{MemoryRecords, Records};
+pub use routers::Routers;
 pub use start::{StartError, start, start_with_members};
 pub use transport::TransportError;

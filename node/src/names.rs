@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -25,16 +26,32 @@ const REPORT_AGAIN: Duration = Duration::from_secs(10);
 /// How often the DHT and the peers are asked for a followed name, beside what they tell unasked.
 const LOOK_UP_FIRST: Duration = Duration::from_secs(30);
 const LOOK_UP_LATER: Duration = Duration::from_mins(10);
+/// A peer that joins the DHT may know what nobody knew before: they are asked then, but not more often than this.
+const LOOK_UP_AGAIN: Duration = Duration::from_secs(2);
 
 /// How a record came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Path {
+pub enum Via {
     /// From another Sampan; the record may have expired.
     Follow,
     /// On a path that kubo uses as well.
     Gossip,
     Fetch,
     Dht,
+    /// From a delegated router, or from whoever brought it to this one.
+    Http,
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Follow => "a peer",
+            Self::Gossip => "pubsub",
+            Self::Fetch => "a peer (fetch)",
+            Self::Dht => "the DHT",
+            Self::Http => "a router",
+        })
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -60,6 +77,7 @@ struct Entry {
     published: bool,
     known: Option<Known>,
     look_up: Instant,
+    looked_up: Option<Instant>,
     pause: Duration,
 }
 
@@ -133,7 +151,7 @@ impl Names {
         name: &Name,
         bytes: &Bytes,
         nodes: bool,
-        path: Path,
+        path: Via,
         clock: Clock,
     ) -> Verdict {
         let Some(entry) = self.names.get_mut(name) else {
@@ -143,7 +161,7 @@ impl Names {
             && known.record.bytes() == bytes
         {
             let late = clock.now.duration_since(known.reported) >= REPORT_AGAIN;
-            let worth_telling = entry.followed && ((nodes && !known.nodes) || (late && path == Path::Follow));
+            let worth_telling = entry.followed && ((nodes && !known.nodes) || (late && path == Via::Follow));
             if !worth_telling {
                 return Verdict::Same;
             }
@@ -155,7 +173,7 @@ impl Names {
             Ok(record) => record,
             Err(error) => return Verdict::Refused(error.into()),
         };
-        if path != Path::Follow && record.is_expired(clock.time) {
+        if path != Via::Follow && record.is_expired(clock.time) {
             return Verdict::Refused(RecordError::Expired.into());
         }
         if let Some(known) = &entry.known
@@ -217,9 +235,19 @@ impl Names {
         due.map(|(name, entry)| {
             entry.pause = (entry.pause * 2).min(LOOK_UP_LATER);
             entry.look_up = now + entry.pause;
+            entry.looked_up = Some(now);
             *name
         })
         .collect()
+    }
+
+    /// There is somebody new to ask for the followed names.
+    pub(crate) fn look_up_soon(&mut self, now: Instant) {
+        for entry in self.names.values_mut().filter(|entry| entry.followed) {
+            let soonest = entry.looked_up.map_or(now, |before| (before + LOOK_UP_AGAIN).max(now));
+            entry.look_up = entry.look_up.min(soonest);
+            entry.pause = LOOK_UP_FIRST / 2;
+        }
     }
 
     pub(crate) fn next_due(&self) -> Option<Instant> {
@@ -236,6 +264,7 @@ impl Names {
             published: false,
             known: None,
             look_up: now,
+            looked_up: None,
             pause: LOOK_UP_FIRST / 2,
         }))
     }
@@ -284,7 +313,7 @@ mod tests {
                 .unwrap()
         }
 
-        fn judge(&mut self, record: &Verified, nodes: bool, path: Path) -> Verdict {
+        fn judge(&mut self, record: &Verified, nodes: bool, path: Via) -> Verdict {
             self.names.judge(&self.key.name(), record.bytes(), nodes, path, self.clock)
         }
     }
@@ -293,9 +322,9 @@ mod tests {
     fn a_higher_sequence_wins_and_a_lower_is_refused() {
         let mut fixture = Fixture::new();
         let (old, new) = (fixture.record(1), fixture.record(2));
-        assert_eq!(fixture.judge(&new, false, Path::Gossip), Verdict::New(new.clone()));
-        assert_eq!(fixture.judge(&old, false, Path::Follow), Verdict::Refused(Refusal::Older));
-        assert_eq!(fixture.judge(&new, false, Path::Dht), Verdict::Same);
+        assert_eq!(fixture.judge(&new, false, Via::Gossip), Verdict::New(new.clone()));
+        assert_eq!(fixture.judge(&old, false, Via::Follow), Verdict::Refused(Refusal::Older));
+        assert_eq!(fixture.judge(&new, false, Via::Dht), Verdict::Same);
     }
 
     #[test]
@@ -303,26 +332,26 @@ mod tests {
         let mut fixture = Fixture::new();
         let (old, new) = (fixture.record(1), fixture.record(2));
         fixture.names.seed(new, fixture.clock.now);
-        assert_eq!(fixture.judge(&old, false, Path::Follow), Verdict::Refused(Refusal::Older));
+        assert_eq!(fixture.judge(&old, false, Via::Follow), Verdict::Refused(Refusal::Older));
     }
 
     #[test]
     fn nodes_that_come_after_the_record_are_passed_on_once() {
         let mut fixture = Fixture::new();
         let record = fixture.record(1);
-        assert_eq!(fixture.judge(&record, false, Path::Gossip), Verdict::New(record.clone()));
-        assert_eq!(fixture.judge(&record, true, Path::Follow), Verdict::Again(record.clone()));
-        assert_eq!(fixture.judge(&record, true, Path::Follow), Verdict::Same);
+        assert_eq!(fixture.judge(&record, false, Via::Gossip), Verdict::New(record.clone()));
+        assert_eq!(fixture.judge(&record, true, Via::Follow), Verdict::Again(record.clone()));
+        assert_eq!(fixture.judge(&record, true, Via::Follow), Verdict::Same);
         fixture.clock.now += REPORT_AGAIN;
-        assert_eq!(fixture.judge(&record, false, Path::Gossip), Verdict::Same);
-        assert_eq!(fixture.judge(&record, false, Path::Follow), Verdict::Again(record));
+        assert_eq!(fixture.judge(&record, false, Via::Gossip), Verdict::Same);
+        assert_eq!(fixture.judge(&record, false, Via::Follow), Verdict::Again(record));
     }
 
     #[test]
     fn a_record_known_from_a_faster_path_still_goes_round_on_the_topic() {
         let mut fixture = Fixture::new();
         let record = fixture.record(1);
-        fixture.judge(&record, true, Path::Follow);
+        fixture.judge(&record, true, Via::Follow);
         assert!(fixture.names.first_on_topic(&fixture.key.name(), record.bytes()));
         assert!(!fixture.names.first_on_topic(&fixture.key.name(), record.bytes()));
         let next = fixture.record(2);
@@ -334,11 +363,11 @@ mod tests {
         let mut fixture = Fixture::new();
         let record = fixture.record(1);
         fixture.clock.time += LIFETIME;
-        for path in [Path::Gossip, Path::Fetch, Path::Dht] {
+        for path in [Via::Gossip, Via::Fetch, Via::Dht] {
             let refused = Verdict::Refused(RecordError::Expired.into());
             assert_eq!(fixture.judge(&record, false, path), refused);
         }
-        assert_eq!(fixture.judge(&record, false, Path::Follow), Verdict::New(record));
+        assert_eq!(fixture.judge(&record, false, Via::Follow), Verdict::New(record));
     }
 
     #[test]
@@ -348,7 +377,7 @@ mod tests {
             &Keypair::generate(),
             &Draft::new("bafkqaaa".parse().unwrap(), 9, fixture.clock.time),
         );
-        let refused = fixture.judge(&foreign.unwrap(), false, Path::Follow);
+        let refused = fixture.judge(&foreign.unwrap(), false, Via::Follow);
         assert_eq!(refused, Verdict::Refused(RecordError::BadSignature.into()));
     }
 
@@ -357,7 +386,7 @@ mod tests {
         let mut fixture = Fixture::new();
         let record = fixture.record(1);
         assert!(fixture.names.unfollow(&fixture.key.name()));
-        assert_eq!(fixture.judge(&record, false, Path::Follow), Verdict::Refused(Refusal::NotFollowed));
+        assert_eq!(fixture.judge(&record, false, Via::Follow), Verdict::Refused(Refusal::NotFollowed));
     }
 
     #[test]
@@ -394,5 +423,17 @@ mod tests {
             assert!(names.follow(Keypair::generate().name(), now));
         }
         assert!(!names.follow(Keypair::generate().name(), now));
+    }
+
+    #[test]
+    fn whoever_comes_is_asked_soon_and_a_crowd_no_oftener() {
+        let Fixture { mut names, clock: Clock { now, .. }, .. } = Fixture::new();
+        assert_eq!(names.due(now).len(), 1);
+        names.look_up_soon(now + LOOK_UP_AGAIN / 2);
+        assert_eq!(names.next_due(), Some(now + LOOK_UP_AGAIN));
+        let later = now + LOOK_UP_AGAIN * 3;
+        names.look_up_soon(later);
+        assert_eq!(names.due(later).len(), 1);
+        assert_eq!(names.next_due(), Some(later + LOOK_UP_FIRST), "as if it had just begun");
     }
 }

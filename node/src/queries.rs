@@ -14,9 +14,10 @@ use libp2p::request_response::OutboundRequestId;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::ipns::{Record, Verified, select};
+use crate::handle::Found;
+use crate::ipns::{Record, select};
 use crate::name::Name;
-use crate::names::Clock;
+use crate::names::{Clock, Via};
 
 /// Jobs at once. One more is answered with nothing.
 const MAX_JOBS: usize = 128;
@@ -44,7 +45,7 @@ pub(crate) enum Question {
 #[derive(Debug)]
 pub(crate) enum Job {
     /// The best record of a name, for a caller.
-    Resolve { name: Name, best: Option<Verified>, reply: oneshot::Sender<Option<Bytes>> },
+    Resolve { name: Name, best: Option<Found>, reply: oneshot::Sender<Option<Found>> },
     /// Who has a block, for a caller.
     Providers { found: Vec<PeerId>, reply: oneshot::Sender<Vec<PeerId>> },
     /// Any record of a name that is followed; each one found is judged like those that come unasked.
@@ -65,6 +66,15 @@ struct Running {
     open: usize,
     heard: usize,
     deadline: Instant,
+}
+
+impl Question {
+    fn via(&self) -> Via {
+        match self {
+            Self::Dht(..) => Via::Dht,
+            Self::Fetch(_) => Via::Fetch,
+        }
+    }
 }
 
 impl Queries {
@@ -96,8 +106,8 @@ impl Queries {
         let verified = Record::decode(bytes.clone()).and_then(|record| record.verify(name, clock.time));
         if let Ok(record) = verified {
             running.heard += 1;
-            if best.as_ref().is_none_or(|best| select(&record, best) == Ordering::Greater) {
-                *best = Some(record);
+            if best.as_ref().is_none_or(|best| select(&record, &best.record) == Ordering::Greater) {
+                *best = Some(Found { record, via: question.via() });
             }
         }
         if running.heard >= ENOUGH_RECORDS {
@@ -172,7 +182,7 @@ impl Job {
     fn finish(self) {
         match self {
             Self::Resolve { best, reply, .. } => {
-                let _ = reply.send(best.map(|record| record.bytes().clone()));
+                let _ = reply.send(best);
             }
             Self::Providers { found, reply } => {
                 let _ = reply.send(found);

@@ -121,7 +121,7 @@ pub async fn start_with_members(
     // A machine whose network is not up yet gets its addresses later.
     let _ = timeout(LISTEN_DEADLINE, worker.wait_for_addresses()).await;
     tokio::spawn(worker.run());
-    Ok((Node { peer_id, commands, bitswap: bitswap_client, counters }, events))
+    Ok((Node { peer_id, commands, bitswap: bitswap_client, counters, routers: config.routers }, events))
 }
 
 fn swarm_config(network: &Network) -> swarm::Config {

@@ -5,14 +5,14 @@ use std::path::Path;
 use super::{Follow, print};
 use crate::control::{self, Ask, FollowStatus};
 
-pub(super) fn run(dir: &Path, follow: &Follow) -> anyhow::Result<()> {
-    match *follow {
+pub(super) fn run(dir: &Path, follow: Follow) -> anyhow::Result<()> {
+    match follow {
         Follow::Add { name } => {
-            let () = control::must_ask(dir, &Ask::FollowAdd { name })?;
+            let () = control::must_ask(dir, &Ask::FollowAdd { name: name.clone() })?;
             print::line(&format!("following {name}"));
         }
         Follow::Rm { name } => {
-            let () = control::must_ask(dir, &Ask::FollowRm { name })?;
+            let () = control::must_ask(dir, &Ask::FollowRm { name: name.clone() })?;
             print::line(&format!("no longer following {name}"));
         }
         Follow::Ls { json } => {

@@ -21,9 +21,10 @@ mod verify;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use sampan_node::{KeyFile, Multiaddr, Name};
+use sampan_node::{KeyFile, Multiaddr};
 
-use crate::config::{Anonymous, Logs, Network, data_dir, multiaddr, name};
+use crate::config::{Anonymous, Logs, Network, data_dir, multiaddr, pointer};
+use crate::content::Pointer;
 use crate::telemetry;
 
 pub(crate) use print::{complain, refuse};
@@ -70,8 +71,8 @@ enum Command {
     Publish(names::Publish),
     /// Show what a name points to
     Resolve {
-        #[arg(value_parser = name)]
-        name: Name,
+        #[arg(value_parser = pointer)]
+        name: Pointer,
         #[arg(long)]
         json: bool,
     },
@@ -118,9 +119,9 @@ struct Serve {
     /// Who the node speaks to [default: lan]
     #[arg(long, value_enum)]
     network: Option<Network>,
-    /// Follow a registry by its name, repeatable
-    #[arg(long, value_name = "NAME", value_parser = name)]
-    follow: Vec<Name>,
+    /// Follow a registry by its name, or by a domain that points to it, repeatable
+    #[arg(long, value_name = "NAME", value_parser = pointer)]
+    follow: Vec<Pointer>,
     /// What clients without a password may do [default: pull, and push from this machine]
     #[arg(long, value_enum, value_name = "WHAT")]
     anonymous: Option<Anonymous>,
@@ -150,13 +151,13 @@ enum Config {
 enum Follow {
     /// Follow a name from now on
     Add {
-        #[arg(value_parser = name)]
-        name: Name,
+        #[arg(value_parser = pointer)]
+        name: Pointer,
     },
     /// Stop following a name
     Rm {
-        #[arg(value_parser = name)]
-        name: Name,
+        #[arg(value_parser = pointer)]
+        name: Pointer,
     },
     /// List followed names
     Ls {
@@ -188,7 +189,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Root => tree::root(&dir)?,
         Command::Status { json } => status::run(&dir, json)?,
         Command::Ls { path, json } => ls::run(&dir, &path, json)?,
-        Command::Follow(follow) => follow::run(&dir, &follow)?,
+        Command::Follow(follow) => follow::run(&dir, follow)?,
         Command::Key(key) => key::run(&dir, key)?,
         Command::Publish(publish) => names::publish(&dir, publish)?,
         Command::Resolve { name, json } => names::resolve(&dir, name, json)?,

@@ -1,10 +1,15 @@
 //! Forms of values that the table knows and the standard library does not read: Go's durations, URLs, paths, headers.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::said::shown;
+use crate::content::DnsServer;
+
+/// Where name servers listen (RFC 1035).
+const DNS_PORT: u16 = 53;
 
 /// Headers that may be added to each answer, and bytes of each.
 const MAX_HEADERS: usize = 32;
@@ -89,6 +94,16 @@ pub(super) fn is_origin(text: &str) -> bool {
     is_host(host) && is_path(path)
 }
 
+/// A DNS server: an IP address, with a port or without, or a URL.
+pub(crate) fn dns(text: &str) -> Option<DnsServer> {
+    if is_origin(text) {
+        return Some(DnsServer::Https(text.to_owned()));
+    }
+    let bare = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let address = bare.map(|ip| SocketAddr::new(ip, DNS_PORT)).ok().or_else(|| text.parse().ok());
+    address.map(DnsServer::Plain)
+}
+
 /// A name or an address, in brackets where it has colons, and perhaps a port. Nothing else gets through.
 pub(crate) fn is_host(text: &str) -> bool {
     const MAX: usize = 255 + ":65535".len();
@@ -104,14 +119,12 @@ pub(crate) fn is_host(text: &str) -> bool {
         },
         None => text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port))),
     };
-    let bracketed = text.starts_with('[');
-    let legal = |b: u8| match b {
-        b':' => bracketed,
-        b'-' | b'.' | b'_' => !bracketed || b == b'.',
-        _ if bracketed => b.is_ascii_hexdigit(),
-        _ => b.is_ascii_alphanumeric(),
+    let is_name = if text.starts_with('[') {
+        name.parse::<Ipv6Addr>().is_ok()
+    } else {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
     };
-    text.len() <= MAX && !name.is_empty() && name.bytes().all(legal) && port.is_none_or(is_port)
+    text.len() <= MAX && is_name && port.is_none_or(is_port)
 }
 
 /// Segments of plain letters, none of which climbs.
@@ -227,6 +240,7 @@ mod tests {
             "[::1",
             "[]",
             "[::1]x",
+            "[::::1:]:5015",
             "a,b",
             "ä",
         ] {
@@ -247,6 +261,20 @@ mod tests {
         }
         assert!(is_path("/") && is_path("/my/nested/registry/"));
         assert!(!is_path("") && !is_path("a") && !is_path("/..") && !is_path("/a//b") && !is_path("/a?b"));
+    }
+
+    #[test]
+    fn a_dns_server_is_an_address_or_a_url() {
+        let plain = |text: &str| Some(DnsServer::Plain(text.parse().unwrap()));
+        assert_eq!(dns("192.0.2.1"), plain("192.0.2.1:53"));
+        assert_eq!(dns("192.0.2.1:5353"), plain("192.0.2.1:5353"));
+        assert_eq!(dns("2001:db8::1"), plain("[2001:db8::1]:53"));
+        assert_eq!(dns("[2001:db8::1]:5353"), plain("[2001:db8::1]:5353"));
+        let url = "https://dns.example/dns-query";
+        assert_eq!(dns(url), Some(DnsServer::Https(url.to_owned())));
+        for bad in ["", "dns.example", "dns.example:53", "192.0.2.1:x", "https://"] {
+            assert_eq!(dns(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -38,8 +38,12 @@ pub(crate) enum Kind {
     Multiaddrs,
     /// Peer ids, as a list or with commas between them.
     Peers,
-    /// Names of registries, as a list or with commas between them.
+    /// Names of registries, or domains that point to them, as a list or with commas between them.
     Names,
+    /// URLs, as a list or with commas between them.
+    Urls,
+    /// A DNS server: its IP address, with a port or without, or the URL of DNS over HTTPS.
+    Dns,
     /// Some of these, as a list or with commas between them.
     Choices(&'static [&'static str]),
     /// Who may do what: a list of sections, which is not empty.
@@ -65,8 +69,8 @@ pub(crate) enum Standing {
 const MAX_COMPARED: usize = 64;
 
 use Kind::{
-    Address, Any, Choice, Choices, Driver, Duration, Headers, Multiaddrs, Names, Number, Path, Peers,
-    Retention, Rules, Size, Switch, Text, Texts, Url,
+    Address, Any, Choice, Choices, Dns, Driver, Duration, Headers, Multiaddrs, Names, Number, Path, Peers,
+    Retention, Rules, Size, Switch, Text, Texts, Url, Urls,
 };
 use Standing::{Ignored, Refused, Used};
 
@@ -379,7 +383,24 @@ pub(crate) const KEYS: &[Key] = &[
         Used,
         "Peer ids that may fetch everything, also what anonymous clients may not pull. In a private network everybody may. Default: none.",
     ),
-    key("ipfs.follow", Names, Used, "Registries that are followed, as `--follow`. Default: none."),
+    key(
+        "ipfs.follow",
+        Names,
+        Used,
+        "Registries that are followed, by name or by a domain that points to one, as `--follow`. Default: none.",
+    ),
+    key(
+        "ipfs.dns",
+        Dns,
+        Used,
+        "Who is asked for the links of domains: the IP address of a server, with a port or without, or a URL of DNS over HTTPS. Default: the system's servers.",
+    ),
+    key(
+        "ipfs.routers",
+        Urls,
+        Used,
+        "URLs of delegated routers, which are asked for records and providers and told of this registry's. Default: none.",
+    ),
     key(
         "ipfs.swarmkey",
         Text,
@@ -458,7 +479,7 @@ impl Kind {
     }
 
     pub(crate) fn is_list(self) -> bool {
-        matches!(self, Multiaddrs | Names | Peers | Texts | Choices(_))
+        matches!(self, Multiaddrs | Names | Peers | Texts | Urls | Choices(_))
     }
 
     /// Whether a variable of the environment may hold it as YAML.

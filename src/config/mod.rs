@@ -24,10 +24,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
-use sampan_node::{Acquaintance, Multiaddr, Name, PeerId};
+use sampan_node::{Acquaintance, Multiaddr, PeerId};
 use serde_json::Value;
 
 use crate::auth::Settings;
+use crate::content::{DnsServer, Pointer};
 use crate::registry::{MAX_PAGE, Retention};
 use reader::Reader;
 
@@ -72,7 +73,7 @@ pub(crate) struct Config {
     pub(crate) network: Network,
     /// File with the swarm key of a private network; `swarm.key` in the data directory by default.
     pub(crate) swarm_key: Option<PathBuf>,
-    pub(crate) follow: Vec<Name>,
+    pub(crate) follow: Vec<Pointer>,
     /// Peers that are kept connected.
     pub(crate) peers: Vec<Multiaddr>,
     /// Who may be connected to at all.
@@ -92,6 +93,10 @@ pub(crate) struct Config {
     /// A manifest may name content that is not here.
     pub(crate) sparse: bool,
     pub(crate) gateway: Gateway,
+    /// Who is asked for the links of domains.
+    pub(crate) dns: DnsServer,
+    /// URLs of delegated routers.
+    pub(crate) routers: Vec<String>,
     /// How often garbage is collected; `None`: only when a command asks.
     pub(crate) gc_interval: Option<Duration>,
     pub(crate) retention: Retention,
@@ -182,7 +187,7 @@ pub(crate) struct Flags {
     pub(crate) addr: Option<String>,
     pub(crate) p2p: Vec<Multiaddr>,
     pub(crate) network: Option<Network>,
-    pub(crate) follow: Vec<Name>,
+    pub(crate) follow: Vec<Pointer>,
     pub(crate) anonymous: Option<Anonymous>,
 }
 
@@ -294,6 +299,8 @@ impl Config {
         let mut reader = Reader::new(said, &mut settings);
         auth::show(&mut reader);
         let gateway = Gateway::read(&mut reader);
+        let dns = reader.given("ipfs.dns").and_then(|text| form::dns(&text)).unwrap_or_default();
+        let routers = reader.texts("ipfs.routers");
         let gc = reader.switch("gc.enabled", true);
         let interval = reader.duration("gc.interval", GC_INTERVAL);
         let retention = Retention {
@@ -332,6 +339,8 @@ impl Config {
             pages,
             sparse,
             gateway,
+            dns,
+            routers,
             gc_interval: gc.then_some(interval),
             retention,
             scrub,
@@ -412,10 +421,10 @@ fn above<T>(flag: Option<T>, name: &'static str, said: Option<(T, Source)>) -> O
 }
 
 /// Names of several lists in their order, each once.
-fn all(lists: impl Iterator<Item = (Vec<Name>, Source)>) -> (Vec<Name>, Source) {
-    let (lists, mut sources): (Vec<Vec<Name>>, Vec<Source>) = lists.unzip();
+fn all(lists: impl Iterator<Item = (Vec<Pointer>, Source)>) -> (Vec<Pointer>, Source) {
+    let (lists, mut sources): (Vec<Vec<Pointer>>, Vec<Source>) = lists.unzip();
     let mut seen = HashSet::new();
-    let names = lists.into_iter().flatten().filter(|name| seen.insert(*name)).collect();
+    let names = lists.into_iter().flatten().filter(|name| seen.insert(name.clone())).collect();
     sources.dedup();
     let several = sources.len() > 1;
     let source = if several { Source::Several(sources) } else { sources.pop().unwrap_or_default() };
@@ -461,8 +470,8 @@ fn default_data() -> anyhow::Result<PathBuf> {
 }
 
 /// A name as a flag: where it is none, the message says what one looks like.
-pub(crate) fn name(text: &str) -> Result<Name, String> {
-    Name::from_str(text).map_err(|error| error.to_string())
+pub(crate) fn pointer(text: &str) -> Result<Pointer, String> {
+    Pointer::from_str(text).map_err(|error| error.to_string())
 }
 
 /// A multiaddr as a flag.

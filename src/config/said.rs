@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::time::Duration;
 
-use sampan_node::{Multiaddr, Name, PeerId};
+use sampan_node::{Multiaddr, PeerId};
 use serde_json::Value;
 
 use super::keys::{self, Key, Kind, Standing};
@@ -13,6 +13,7 @@ use super::retention;
 use super::source::{Environment, PREFIX, Source};
 use super::{auth, file, form};
 use crate::auth::Rules;
+use crate::content::Pointer;
 use crate::registry::Rule;
 
 /// Problems that are told; who has more has another file in hand.
@@ -51,7 +52,7 @@ enum Reading {
     Headers(Vec<(String, String)>),
     Multiaddrs(Vec<Multiaddr>),
     Peers(Vec<PeerId>),
-    Names(Vec<Name>),
+    Names(Vec<Pointer>),
     /// With what was written.
     Retention(Vec<Rule>, Value),
     Choices(Vec<String>),
@@ -140,7 +141,7 @@ impl Said {
         }
     }
 
-    pub(super) fn names(&self, key: &str) -> Option<(Vec<Name>, Source)> {
+    pub(super) fn names(&self, key: &str) -> Option<(Vec<Pointer>, Source)> {
         match self.readings.get(key)? {
             (Reading::Names(list), source) => Some((list.clone(), source.clone())),
             _ => None,
@@ -371,10 +372,21 @@ fn read(kind: Kind, value: &Value) -> Result<Reading, String> {
             })
         }
         Kind::Texts => texts(value).map(Reading::Texts).ok_or_else(|| "must be a list of texts".to_owned()),
+        Kind::Urls => {
+            let urls = texts(value).filter(|urls| urls.iter().all(|url| form::is_origin(url)));
+            urls.map(Reading::Texts)
+                .ok_or_else(|| "must be URLs such as http://router.example:5000".to_owned())
+        }
+        Kind::Dns => {
+            let server = text().filter(|text| form::dns(text).is_some()).map(Reading::Text);
+            server.ok_or_else(|| "must be an IP address such as 192.0.2.1:53, or a URL such as https://dns.example/dns-query".to_owned())
+        }
         Kind::Headers => form::headers(value).map(Reading::Headers),
         Kind::Multiaddrs => list(value, "a multiaddr such as /ip4/0.0.0.0/tcp/4001").map(Reading::Multiaddrs),
         Kind::Peers => list(value, "a peer id, which looks like 12D3Koo…").map(Reading::Peers),
-        Kind::Names => list(value, "the name of a registry, which looks like k51…").map(Reading::Names),
+        Kind::Names => {
+            list(value, "the name of a registry, which looks like k51… or example.org").map(Reading::Names)
+        }
         Kind::Retention => retention::read(value).map(|rules| Reading::Retention(rules, value.clone())),
         Kind::Choices(choices) => {
             let known = |text: &String| choices.contains(&text.as_str());

@@ -100,7 +100,7 @@ fn what_cannot_be_done_is_refused_rather_than_left_out() {
 #[test]
 fn the_example_of_the_predecessor_follows_what_it_read() {
     let (config, warnings) = configure(PREDECESSOR, &[], Flags::default()).unwrap();
-    assert_eq!(config.follow, [NAME.parse::<Name>().unwrap()]);
+    assert_eq!(config.follow, [NAME.parse::<Pointer>().unwrap()]);
     let told = |key: &str| warnings.iter().find(|warning| warning.contains(key)).unwrap().clone();
     assert!(told("writeipnskey").contains("sampan name"));
     assert!(told("ipfsapiaddress").contains("ipfs.listen"));
@@ -112,10 +112,10 @@ fn names_to_follow_are_added_up_from_lists_commas_and_flags() {
     let list =
         format!("storage:\n  ipfs:\n    readonlyipnskeys:\n      - {NAME}\nipfs:\n  follow: [{NAME}]\n");
     let commas = format!("storage:\n  ipfs:\n    readonlyipnskeys: '{NAME}, {OTHER},'\n");
-    let (name, other): (Name, Name) = (NAME.parse().unwrap(), OTHER.parse().unwrap());
-    let flags = || Flags { follow: vec![other], ..Flags::default() };
+    let (name, other): (Pointer, Pointer) = (NAME.parse().unwrap(), OTHER.parse().unwrap());
+    let flags = || Flags { follow: vec![other.clone()], ..Flags::default() };
     let (config, _) = configure(&list, &[], flags()).unwrap();
-    assert_eq!(config.follow, [name, other]);
+    assert_eq!(config.follow, [name.clone(), other.clone()]);
     assert_eq!(setting(&config, "ipfs.follow").1, "c.yml, --follow");
     assert_eq!(configure(&commas, &[], Flags::default()).unwrap().0.follow, [name, other]);
 }
@@ -151,16 +151,19 @@ fn the_environment_stands_above_the_file_and_flags_above_both() {
 
 #[test]
 fn the_environment_gives_lists_elements_and_sections() {
-    let (name, other): (Name, Name) = (NAME.parse().unwrap(), OTHER.parse().unwrap());
+    let (name, other): (Pointer, Pointer) = (NAME.parse().unwrap(), OTHER.parse().unwrap());
     let file = format!("ipfs:\n  follow: [{NAME}]\n  peers: [{PEER}]\n");
     let follow = |said: &[(&str, &str)]| configure(&file, said, Flags::default()).unwrap().0.follow;
-    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW_0", OTHER)]), [other]);
-    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW_1", OTHER)]), [name, other]);
-    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW", &format!("{OTHER},{NAME}"))]), [other, name]);
-    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW", &format!("[{OTHER}]"))]), [other]);
-    assert_eq!(follow(&[("REGISTRY_IPFS", &format!("follow: [{OTHER}]"))]), [other]);
-    assert_eq!(follow(&[("REGISTRY_STORAGE_IPFS_READONLYIPNSKEYS", OTHER)]), [name, other]);
-    assert_eq!(follow(&[("REGISTRY_STORAGE", "filesystem")]), [name]);
+    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW_0", OTHER)]), std::slice::from_ref(&other));
+    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW_1", OTHER)]), [name.clone(), other.clone()]);
+    assert_eq!(
+        follow(&[("REGISTRY_IPFS_FOLLOW", &format!("{OTHER},{NAME}"))]),
+        [other.clone(), name.clone()]
+    );
+    assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW", &format!("[{OTHER}]"))]), std::slice::from_ref(&other));
+    assert_eq!(follow(&[("REGISTRY_IPFS", &format!("follow: [{OTHER}]"))]), std::slice::from_ref(&other));
+    assert_eq!(follow(&[("REGISTRY_STORAGE_IPFS_READONLYIPNSKEYS", OTHER)]), [name.clone(), other.clone()]);
+    assert_eq!(follow(&[("REGISTRY_STORAGE", "filesystem")]), std::slice::from_ref(&name));
     let told = problem(&file, &[("REGISTRY_IPFS_PEERS_7", PEER)]);
     assert!(told.contains("REGISTRY_IPFS_PEERS_7: ipfs.peers has 1 elements"), "{told}");
 }

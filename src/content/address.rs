@@ -1,12 +1,13 @@
 //! Content as it is written: `/ipfs/<cid>/…` and `/ipns/<name>/…`; a command may leave the first part out.
 
+use std::fmt;
 use std::str::FromStr;
 
 use sampan_node::Name;
 use sampan_storage::Cid;
 use sampan_storage::dag::path::{MAX_PATH, Resolved};
 
-use super::{Content, ContentError, Names, Reach, parse_cid};
+use super::{Content, ContentError, Domain, Names, Pointer, Reach, parse_cid};
 
 /// Where a path begins, and the names below.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,10 +16,11 @@ pub(crate) struct Address {
     pub(crate) path: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Root {
     Cid(Cid),
     Name(Name),
+    Domain(Domain),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,11 +46,31 @@ impl Address {
     pub(crate) fn of(space: &str, root: &str, path: Vec<String>) -> Result<Self, ParseAddressError> {
         let root = match space {
             "ipfs" => parse_cid(root).map(Root::Cid),
-            "ipns" => root.parse().ok().map(Root::Name),
+            "ipns" => root.parse::<Pointer>().ok().map(Root::from),
             _ => None,
         };
         let root = root.filter(|_| path.len() <= MAX_PATH).ok_or(ParseAddressError)?;
         Ok(Self { root, path })
+    }
+}
+
+impl From<Pointer> for Root {
+    fn from(pointer: Pointer) -> Self {
+        match pointer {
+            Pointer::Name(name) => Self::Name(name),
+            Pointer::Domain(domain) => Self::Domain(domain),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.root {
+            Root::Cid(cid) => write!(f, "/ipfs/{cid}")?,
+            Root::Name(name) => write!(f, "/ipns/{name}")?,
+            Root::Domain(domain) => write!(f, "/ipns/{domain}")?,
+        }
+        self.path.iter().try_for_each(|name| write!(f, "/{name}"))
     }
 }
 
@@ -60,14 +82,7 @@ impl Content {
         address: &Address,
         reach: Reach,
     ) -> Result<(Resolved, Option<u64>), ContentError> {
-        let (root, mut path, age) = match &address.root {
-            Root::Cid(cid) => (*cid, Vec::new(), None),
-            Root::Name(name) => {
-                let target = names.resolve(*name, reach).await?;
-                (target.root, target.path, Some(target.max_age))
-            }
-        };
-        path.extend(address.path.iter().cloned());
-        Ok((self.find(root, path, reach).await?, age))
+        let target = names.resolve(address.clone(), reach).await?;
+        Ok((self.find(target.root, target.path, reach).await?, target.max_age))
     }
 }

@@ -14,6 +14,8 @@ pub(crate) enum ContentError {
     Malformed(String),
     #[error("the name cannot be resolved here")]
     Unresolved,
+    #[error(transparent)]
+    Link(#[from] super::LinkError),
     #[error("too many DAGs are being sent; try again in a moment")]
     Busy,
     #[error(transparent)]

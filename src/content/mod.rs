@@ -3,6 +3,9 @@
 //! It serves what the gateway, delegated routing and the commands for content ask for. Who may ask is not decided here.
 
 mod address;
+mod dns;
+mod dnslink;
+mod domain;
 mod error;
 mod keep;
 mod names;
@@ -21,6 +24,11 @@ use sampan_storage::{Block, BlockError, Blocks, Cid, MemoryBlocks, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use address::{Address, Root};
+pub(crate) use dns::{Dns, Server as DnsServer};
+#[cfg(any(fuzzing, test))]
+pub(crate) use dnslink::fuzz;
+pub(crate) use dnslink::{Domains, LinkError, RETRY as ASK_AGAIN};
+pub(crate) use domain::{Domain, Pointer};
 pub(crate) use error::ContentError;
 pub(crate) use keep::{Imported, PinRoots, as_car};
 pub(crate) use names::{Names, PutError, age, left};

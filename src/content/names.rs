@@ -10,12 +10,12 @@ use sampan_node::ipns::{Record, RecordError, Verified, select};
 use sampan_node::{Audience, Name, Offered, Records};
 use sampan_storage::Cid;
 
-use super::{ContentError, Network, Reach, off_thread};
+use super::{Address, ContentError, Domain, Domains, Network, Reach, Root, off_thread};
 
 /// Records that strangers have brought, of 10 KiB at most; the oldest goes for a new one.
 const MAX_BROUGHT: usize = 256;
-/// A name may point to another, which may do so too.
-const MAX_HOPS: usize = 4;
+/// A name or a domain may point to another, which may do so too.
+const MAX_HOPS: usize = 16;
 
 /// Clones share everything.
 #[derive(Clone)]
@@ -23,7 +23,8 @@ pub(crate) struct Names {
     /// Those of this registry.
     own: Arc<dyn Records>,
     network: Arc<dyn Network>,
-    /// Whether the network is asked for names that nobody here knows.
+    domains: Domains,
+    /// Whether the network and the DNS are asked for names that nobody here knows.
     asks: bool,
     audience: Audience,
     brought: Arc<Mutex<VecDeque<Verified>>>,
@@ -35,8 +36,8 @@ pub(crate) struct Target {
     pub(crate) root: Cid,
     /// Names below the root.
     pub(crate) path: Vec<String>,
-    /// Seconds.
-    pub(crate) max_age: u64,
+    /// Seconds; `None` where no name was on the way.
+    pub(crate) max_age: Option<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +50,13 @@ pub(crate) enum PutError {
 
 impl Names {
     /// For strangers.
-    pub(crate) fn new(own: Arc<dyn Records>, network: Arc<dyn Network>, asks: bool) -> Self {
-        Self { own, network, asks, audience: Audience::Strangers, brought: Arc::default() }
+    pub(crate) fn new(
+        own: Arc<dyn Records>,
+        network: Arc<dyn Network>,
+        domains: Domains,
+        asks: bool,
+    ) -> Self {
+        Self { own, network, domains, asks, audience: Audience::Strangers, brought: Arc::default() }
     }
 
     /// For the owner.
@@ -75,26 +81,34 @@ impl Names {
         Ok(brought.into_iter().chain(found).max_by(|a, b| select(a, b)))
     }
 
-    /// Follows a name to what lies under it.
-    pub(crate) async fn resolve(&self, name: Name, reach: Reach) -> Result<Target, ContentError> {
-        let (mut name, mut path, mut max_age) = (name, Vec::new(), u64::MAX);
+    /// Follows names and domains to what lies under them.
+    pub(crate) async fn resolve(&self, address: Address, reach: Reach) -> Result<Target, ContentError> {
+        let (mut address, mut max_age) = (address, None);
         for _ in 0..MAX_HOPS {
-            let record = self.record(name, reach).await?.ok_or(ContentError::Unresolved)?;
-            max_age = max_age.min(age(&record));
-            let mut parts = record.value().split('/').filter(|part| !part.is_empty());
-            let (space, first) = (parts.next(), parts.next().unwrap_or_default());
-            let below: Vec<String> = parts.map(str::to_owned).collect();
-            path.splice(0..0, below);
-            match space {
-                Some("ipfs") => {
-                    let root = super::parse_cid(first).ok_or(ContentError::Unresolved)?;
-                    return Ok(Target { root, path, max_age });
+            let (mut next, age) = match address.root {
+                Root::Cid(root) => return Ok(Target { root, path: address.path, max_age }),
+                Root::Name(name) => {
+                    let record = self.record(name, reach).await?.ok_or(ContentError::Unresolved)?;
+                    let next: Address = record.value().parse().map_err(|_| ContentError::Unresolved)?;
+                    (next, age(&record))
                 }
-                Some("ipns") => name = first.parse().map_err(|_| ContentError::Unresolved)?,
-                _ => return Err(ContentError::Unresolved),
-            }
+                Root::Domain(domain) => self.link(&domain, reach).await?,
+            };
+            next.path.append(&mut address.path);
+            max_age = Some(max_age.map_or(age, |before: u64| before.min(age)));
+            address = next;
         }
         Err(ContentError::Unresolved)
+    }
+
+    /// Where a domain points to, and for how many seconds that may be believed.
+    async fn link(&self, domain: &Domain, reach: Reach) -> Result<(Address, u64), ContentError> {
+        let link = if self.asks && reach == Reach::Anywhere {
+            self.domains.link(domain).await?
+        } else {
+            self.domains.known(domain).ok_or(ContentError::Unresolved)?
+        };
+        Ok((link.address, link.ttl.as_secs()))
     }
 
     /// Takes a record that somebody brought. Of a name that is followed it goes the way of all records; of another it

@@ -97,7 +97,11 @@ impl Network for Node {
     }
 
     fn resolve(&self, name: Name) -> BoxFuture<'_, Option<Bytes>> {
-        async move { timeout(LOOK_UP, self.0.resolve(name)).await.ok().flatten() }.boxed()
+        async move {
+            let found = timeout(LOOK_UP, self.0.resolve(name)).await.ok().flatten()?;
+            Some(found.record.bytes().clone())
+        }
+        .boxed()
     }
 
     fn offer(&self, name: Name, record: Bytes) -> BoxFuture<'_, Offered> {

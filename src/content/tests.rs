@@ -11,6 +11,7 @@ use sampan_storage::dag::file::from_bytes;
 use sampan_storage::dag::pb;
 use sampan_storage::{Digest, Sweep, car};
 
+use super::dns::{DnsError, Texts, Txt};
 use super::*;
 
 /// Gives what it was given.
@@ -76,6 +77,22 @@ impl Network for Scripted {
     fn peers(&self) -> BoxFuture<'_, Vec<(PeerId, Vec<Multiaddr>)>> {
         ready(self.peers.clone()).boxed()
     }
+}
+
+/// A DNS in which one domain has a link: `docs.example` to `bafkqaaa`.
+#[derive(Debug)]
+struct Zone;
+
+impl Txt for Zone {
+    fn txt(&self, name: String) -> BoxFuture<'_, Result<Texts, DnsError>> {
+        let link = (name == "_dnslink.docs.example.").then(|| "dnslink=/ipfs/bafkqaaa".to_owned());
+        let ttl = std::time::Duration::from_mins(2);
+        ready(Ok(Texts { values: link.into_iter().collect(), ttl })).boxed()
+    }
+}
+
+pub(crate) fn domains() -> Domains {
+    Domains::new(Arc::new(Zone))
 }
 
 fn open() -> (tempfile::TempDir, Store, Content) {

@@ -8,11 +8,11 @@ mod server;
 
 use std::time::Duration;
 
-use sampan_node::{Label, Name};
+use sampan_node::Label;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::content::PinRoots;
+use crate::content::{PinRoots, Pointer};
 use crate::registry::Collected;
 
 pub(crate) use client::{Bytes, ask, ask_telling, must_ask, must_ask_telling, must_exchange, open_offline};
@@ -35,10 +35,10 @@ pub(crate) enum Ask {
         path: String,
     },
     FollowAdd {
-        name: Name,
+        name: Pointer,
     },
     FollowRm {
-        name: Name,
+        name: Pointer,
     },
     FollowLs,
     Peers,
@@ -51,7 +51,7 @@ pub(crate) enum Ask {
         value: String,
     },
     Resolve {
-        name: Name,
+        name: Pointer,
     },
     Gc {
         dry_run: bool,
@@ -144,6 +144,8 @@ pub(crate) struct FollowStatus {
     pub(crate) stale: bool,
     /// The name that is followed in its place.
     pub(crate) moved: Option<String>,
+    /// Where a domain points to.
+    pub(crate) link: Option<String>,
     pub(crate) error: Option<String>,
     /// The same for people.
     pub(crate) describe: String,
@@ -154,13 +156,17 @@ pub(crate) struct FollowStatus {
 pub(crate) struct Resolved {
     pub(crate) name: String,
     pub(crate) value: String,
-    pub(crate) sequence: u64,
+    /// `None` where the DNS says it.
+    pub(crate) sequence: Option<u64>,
     /// Seconds until the record ends; 0 when it has.
-    pub(crate) valid_for: u64,
+    pub(crate) valid_for: Option<u64>,
     /// Seconds for which it may be answered from memory.
     pub(crate) ttl: u64,
-    /// Where the record came from, in words.
+    /// Who has it, in words.
     pub(crate) from: String,
+    /// By which way it came here last, in words, and how many seconds ago.
+    pub(crate) heard: Option<String>,
+    pub(crate) age: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

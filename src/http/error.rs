@@ -252,6 +252,7 @@ fn gateway(error: &GatewayError) -> StatusCode {
             ContentError::Missing(_)
             | ContentError::NoPath
             | ContentError::Unresolved
+            | ContentError::Link(_)
             | ContentError::Malformed(_),
         ) => StatusCode::NOT_FOUND,
         GatewayError::Content(ContentError::Stopping) => StatusCode::SERVICE_UNAVAILABLE,

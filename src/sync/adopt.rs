@@ -3,15 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use sampan_node::bitswap::SessionOptions;
-use sampan_node::ipns::Verified;
 use sampan_node::{Node, PeerId};
 use sampan_storage::tree::Diff;
 use sampan_storage::{Adoption, Block, Cid, Store, fail};
-use tokio::time::timeout;
 
+use super::seek::{SeekError, Seeker};
 use super::{EAGER, blocking, nodes};
 
 /// Bytes of directories asked for at once: they are small and many.
@@ -23,16 +22,27 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Blocks written to the pack together.
 const BATCH: usize = 64;
 
+/// What is to be read.
+#[derive(Clone, Debug)]
+pub(super) struct Goal {
+    /// Under which it is read: a name's, or a domain's.
+    pub(super) name: String,
+    pub(super) root: Cid,
+    pub(super) sequence: u64,
+    /// The record that says so; empty where the DNS does.
+    pub(super) record: Bytes,
+}
+
 /// Returns when the root is current, or with the reason why it cannot be now. What has arrived is kept.
 pub(super) async fn adopt(
     store: &Store,
     node: &Node,
     old: Option<Cid>,
-    record: &Verified,
+    goal: Goal,
     nodes: Bytes,
     from: Option<PeerId>,
 ) -> anyhow::Result<()> {
-    let root = record.cid().ok_or_else(|| anyhow!("the record does not point to a tree"))?;
+    let Goal { name, root, sequence, record } = goal;
     let _whole = store.adopting().await;
     if !nodes.is_empty() {
         let store = store.clone();
@@ -40,7 +50,7 @@ pub(super) async fn adopt(
     }
     let mut diff = Diff::new(old, root, EAGER);
     let mut differences = Vec::new();
-    let (mut session, mut searched) = (None, false);
+    let mut seeker = None;
     loop {
         let (missing, found);
         let blocks = store.clone();
@@ -55,39 +65,27 @@ pub(super) async fn adopt(
         if missing.is_empty() {
             break;
         }
-        if session.is_none() {
+        if seeker.is_none() {
             let options = SessionOptions { providers: from.into_iter().collect(), window_bytes: WINDOW };
-            session = Some(node.bitswap().session(options).await?);
+            // Whoever has a tree provides its root.
+            seeker = Some(Seeker::open(node, root, options).await?);
         }
-        let Some(session) = session.as_mut() else { continue };
+        let Some(seeker) = seeker.as_mut() else { continue };
         let mut wanted: HashSet<Cid> = missing.iter().copied().collect();
-        session.want(missing.into_iter().map(|cid| (cid, NODE)).collect()).await?;
+        seeker.want(missing.into_iter().map(|cid| (cid, NODE)).collect()).await?;
         while !wanted.is_empty() {
             let mut arrived = Vec::new();
             while arrived.len() < BATCH && !wanted.is_empty() {
                 // Waits for the first of a batch only.
                 let wait = if arrived.is_empty() { PATIENCE } else { Duration::ZERO };
-                match timeout(wait, session.next()).await {
-                    Ok(Some(Ok(block))) => {
+                match seeker.next(wait).await {
+                    Ok(block) => {
                         wanted.remove(block.cid());
                         arrived.push(block);
                     }
-                    // Of those that are connected nobody has it. Whoever has a tree provides its root.
-                    Ok(Some(Err(error))) => {
-                        if std::mem::replace(&mut searched, true) {
-                            continue;
-                        }
-                        let providers = node.find_providers(root).await;
-                        if providers.is_empty() {
-                            bail!("{error}");
-                        }
-                        for provider in providers {
-                            session.add_provider(provider).await;
-                        }
-                    }
-                    Ok(None) => bail!("the node has stopped"),
-                    Err(_) if arrived.is_empty() => bail!("no peer gave the tree's directories in time"),
-                    Err(_) => break,
+                    Err(_) if !arrived.is_empty() => break,
+                    Err(SeekError::Late) => bail!("no peer gave the tree's directories in time"),
+                    Err(error) => return Err(error.into()),
                 }
             }
             keep(store, node, arrived).await?;
@@ -96,8 +94,6 @@ pub(super) async fn adopt(
     let blocks = store.clone();
     blocking(move || blocks.sync_blocks()).await??;
     fail::point("adopt.pack.after");
-    let name = record.name().to_string();
-    let (sequence, record) = (record.sequence(), record.bytes().clone());
     store.adopt(Adoption { name, root, sequence, record, differences }).await?;
     fail::point("adopt.entry.after");
     Ok(())

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use sampan_node::Node;
-use sampan_node::bitswap::{Session, SessionOptions};
+use sampan_node::bitswap::SessionOptions;
 use sampan_storage::block::RAW;
 use sampan_storage::dag::file::{LeafForm, Leaves, Step, leaf_bytes};
 use sampan_storage::{
@@ -28,6 +28,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 
 use super::blocking;
+use super::seek::{SeekError, Seeker};
 use crate::registry::{BlobStream, Origin, OriginError, RemoteBlob};
 
 /// Bytes on their way at once: enough to keep a gigabit busy through a round trip of 100 ms.
@@ -142,7 +143,7 @@ impl Fetcher {
     /// Goes along the DAG, asks for what is not here, and hands what arrives to the writer.
     async fn walk(&self, want: &RemoteBlob, writes: mpsc::Sender<Write>) -> Result<(), OriginError> {
         let options = SessionOptions { providers: Vec::new(), window_bytes: WINDOW };
-        let mut session = self.node.bitswap().session(options).await.map_err(|_| OriginError::Unavailable)?;
+        let mut seeker = Seeker::open(&self.node, want.entry.cid, options).await?;
         let mut walk = Walk {
             leaves: Leaves::new(want.entry.cid, Some(want.size)),
             nodes: Arc::default(),
@@ -169,7 +170,7 @@ impl Fetcher {
                 }
                 wants.extend(found.nodes.into_iter().filter(|cid| nodes.insert(*cid)).map(|cid| (cid, NODE)));
                 if !wants.is_empty() {
-                    session.want(wants).await.map_err(|_| OriginError::Unavailable)?;
+                    seeker.want(wants).await?;
                 }
                 for write in found.here {
                     writes.send(write).await.map_err(|_| OriginError::Unavailable)?;
@@ -182,7 +183,7 @@ impl Fetcher {
                 walk.blocked = false;
                 continue;
             }
-            let block = self.next(&mut session, want).await?;
+            let block = seeker.next(PATIENCE).await?;
             let (cid, data) = block.into_parts();
             if let Some(offsets) = leaves.remove(&cid) {
                 for offset in offsets {
@@ -196,26 +197,11 @@ impl Fetcher {
             }
         }
     }
+}
 
-    /// The next block, from whoever has it. Looks for providers when no connected peer does.
-    async fn next(&self, session: &mut Session, want: &RemoteBlob) -> Result<Block, OriginError> {
-        let until = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            match tokio::time::timeout_at(until, session.next()).await {
-                Ok(Some(Ok(block))) => return Ok(block),
-                Ok(Some(Err(error))) => {
-                    tracing::debug!(digest = %want.digest, %error, "looking for peers that have a blob");
-                    let providers = self.node.find_providers(want.entry.cid).await;
-                    if providers.is_empty() && self.node.peers().await.is_empty() {
-                        return Err(OriginError::Unavailable);
-                    }
-                    for provider in providers {
-                        session.add_provider(provider).await;
-                    }
-                }
-                Ok(None) | Err(_) => return Err(OriginError::Unavailable),
-            }
-        }
+impl From<SeekError> for OriginError {
+    fn from(_: SeekError) -> Self {
+        Self::Unavailable
     }
 }
 

@@ -3,18 +3,22 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use sampan_node::ipns::{Record, Verified, select};
-use sampan_node::{Event, Events, Name, Node, PeerId};
+use sampan_node::{Event, Events, Name, Node, PeerId, Via};
 use sampan_storage::{Cid, Store};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::adopt::adopt;
+use super::adopt::{Goal, adopt};
+use super::blocking;
+use super::domains::Track;
+use super::redirects::Redirects;
+use crate::content::{Domain, Domains, Pointer};
 
 /// A root that could not be adopted is tried again after this long, or when a peer arrives.
 const RETRY: Duration = Duration::from_secs(10);
@@ -25,7 +29,7 @@ const MAX_MOVES: usize = 8;
 /// What is known of a followed name.
 #[derive(Clone, Debug)]
 pub(crate) struct Followed {
-    pub(crate) name: Name,
+    pub(crate) name: Pointer,
     pub(crate) root: Option<Cid>,
     pub(crate) sequence: Option<u64>,
     pub(crate) heard: Option<u64>,
@@ -33,23 +37,33 @@ pub(crate) struct Followed {
     pub(crate) stale: bool,
     /// Its key was rotated: this one is followed in its place.
     pub(crate) moved: Option<Name>,
+    /// Where a domain points to.
+    pub(crate) link: Option<String>,
     pub(crate) error: Option<String>,
 }
 
-/// Follows names. Clones share it.
+/// Follows names and domains. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Follower {
-    store: Store,
-    node: Node,
+    pub(super) store: Store,
+    pub(super) node: Node,
     /// Whether what is for members may lie here: not where all that is here is given to everyone.
     discreet: bool,
+    pub(super) domains: Domains,
+    pub(super) redirects: Redirects,
     names: Arc<Mutex<HashMap<Name, Watch>>>,
+    tracks: Arc<Mutex<HashMap<Domain, Track>>>,
+    /// What the configuration follows, in the order in which it is read.
+    configured: Arc<Mutex<Vec<Pointer>>>,
+    added: Arc<Notify>,
 }
 
 #[derive(Debug)]
 struct Watch {
     /// Newest record heard of that is not adopted yet.
     heard: Option<Heard>,
+    /// How and when the record that counts was heard of.
+    last: Option<(Via, Instant)>,
     error: Option<String>,
     moved: Option<Name>,
     /// How many names have moved before it came to this one.
@@ -66,34 +80,141 @@ struct Heard {
 }
 
 impl Follower {
-    pub(crate) fn new(store: Store, node: Node, discreet: bool) -> Self {
-        Self { store, node, discreet, names: Arc::default() }
+    pub(crate) fn new(
+        store: Store,
+        node: Node,
+        discreet: bool,
+        domains: Domains,
+        redirects: Redirects,
+    ) -> Self {
+        Self {
+            store,
+            node,
+            discreet,
+            domains,
+            redirects,
+            names: Arc::default(),
+            tracks: Arc::default(),
+            configured: Arc::default(),
+            added: Arc::default(),
+        }
     }
 
-    /// Follows a name until the program stops or it is unfollowed.
-    pub(crate) async fn follow(&self, name: Name) -> anyhow::Result<()> {
-        self.follow_after(name, 0).await
-    }
-
-    async fn follow_after(&self, name: Name, moves: usize) -> anyhow::Result<()> {
-        self.node.follow(name).await?;
-        self.watch(name, moves);
+    /// What the configuration names, what was added, and what these lead to; others that were followed once are
+    /// forgotten.
+    pub(crate) async fn follow_all(&self, configured: &[Pointer]) -> anyhow::Result<()> {
+        configured.clone_into(&mut self.configured.lock().unwrap_or_else(PoisonError::into_inner));
+        let kept = self.store.state().follows.into_iter().filter(|follow| follow.kept);
+        let kept: Vec<Pointer> = kept.filter_map(|follow| follow.name.parse().ok()).collect();
+        for pointer in configured.iter().chain(&kept) {
+            self.follow(pointer).await?;
+        }
+        for follow in self.store.state().follows {
+            let wanted = match follow.name.parse() {
+                Ok(Pointer::Name(name)) => self.names().contains_key(&name),
+                Ok(Pointer::Domain(domain)) => self.tracks().contains_key(&domain),
+                Err(_) => false,
+            };
+            if !wanted {
+                self.store.unfollow(&follow.name).await?;
+            }
+        }
+        // Their trees may have come before the last stop.
+        for name in self.targets() {
+            self.leave_moved(name).await;
+        }
+        self.reorder();
         Ok(())
     }
 
-    fn watch(&self, name: Name, moves: usize) {
+    /// Follows until the program stops or it is unfollowed.
+    pub(crate) async fn follow(&self, pointer: &Pointer) -> anyhow::Result<()> {
+        match pointer {
+            Pointer::Name(name) => self.follow_after(*name, 0).await,
+            Pointer::Domain(domain) => self.follow_domain(domain.clone()).await,
+        }
+    }
+
+    pub(crate) async fn unfollow(&self, pointer: &Pointer) -> anyhow::Result<()> {
+        match pointer {
+            Pointer::Name(name) => self.unfollow_name(name).await,
+            Pointer::Domain(domain) => self.unfollow_domain(domain).await?,
+        }
+        let (redirects, pointer) = (self.redirects.clone(), pointer.to_string());
+        blocking(move || redirects.forget(&pointer)).await?
+    }
+
+    /// Follows a name, and the one that it has moved to if that is known from before.
+    pub(super) async fn follow_after(&self, name: Name, moves: usize) -> anyhow::Result<()> {
+        let mut next = Some(name);
+        for moves in moves..=MAX_MOVES {
+            let Some(name) = next else { return Ok(()) };
+            self.node.follow(name).await?;
+            next = self.redirects.moved(&name).and_then(|record| record.target());
+            self.watch(name, moves, next);
+        }
+        Ok(())
+    }
+
+    fn watch(&self, name: Name, moves: usize, moved: Option<Name>) {
         self.names().entry(name).or_insert_with(|| {
             let wake = Arc::new(Notify::new());
             let task = tokio::spawn(self.clone().adopt_each(name, Arc::clone(&wake)));
-            Watch { heard: None, error: None, moved: None, moves, wake, task }
+            Watch { heard: None, last: None, error: None, moved, moves, wake, task }
         });
+        self.added.notify_one();
     }
 
-    pub(crate) async fn unfollow(&self, name: &Name) {
+    pub(super) async fn unfollow_name(&self, name: &Name) {
         if let Some(watch) = self.names().remove(name) {
             watch.task.abort();
         }
         self.node.unfollow(*name).await;
+    }
+
+    /// Returns when another name is followed. There is one who waits.
+    pub(crate) async fn added(&self) {
+        self.added.notified().await;
+    }
+
+    /// How the record of a followed name was heard of last, and how long ago.
+    pub(crate) fn last_heard(&self, name: &Name) -> Option<(Via, Duration)> {
+        self.names().get(name)?.last.map(|(via, at)| (via, at.elapsed()))
+    }
+
+    /// The names that are followed now.
+    pub(crate) fn names_now(&self) -> Vec<Name> {
+        self.names().keys().copied().collect()
+    }
+
+    /// Whether somebody follows this name for itself, or because something points to it.
+    pub(super) fn is_wanted(&self, name: &Name) -> bool {
+        let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
+        configured.contains(&Pointer::Name(*name))
+            || self.store.state().follow(&name.to_string()).is_some_and(|follow| follow.kept)
+            || self.names().values().any(|watch| watch.moved == Some(*name))
+            || self.is_behind_a_domain(name)
+    }
+
+    /// Tells the store in which order trees are read: what stands in the place of another is read in its place.
+    pub(super) fn reorder(&self) {
+        let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut order = Vec::new();
+        for pointer in configured {
+            order.push(pointer.to_string());
+            let mut next = match pointer {
+                Pointer::Name(name) => Some(name),
+                Pointer::Domain(domain) => self.name_of(&domain),
+            };
+            for _ in 0..=MAX_MOVES {
+                let Some(name) = next else { break };
+                order.push(name.to_string());
+                next = self.names().get(&name).and_then(|watch| watch.moved);
+            }
+        }
+        let mut seen = std::collections::HashSet::new();
+        order.retain(|name| seen.insert(name.clone()));
+        self.store.set_order(order);
     }
 
     /// Hears the node's events until it stops.
@@ -104,7 +225,9 @@ impl Follower {
                 event = events.next() => event,
             };
             match event {
-                Some(Event::Record { record, nodes, from, .. }) => self.hear(Heard { record, nodes, from }),
+                Some(Event::Record { record, nodes, from, via, .. }) => {
+                    self.hear(Heard { record, nodes, from }, via);
+                }
                 Some(Event::RecordRefused { name, reason, .. }) => {
                     tracing::debug!(%name, %reason, "a record was refused");
                 }
@@ -120,6 +243,7 @@ impl Follower {
             }
         }
         self.names().drain().for_each(|(_, watch)| watch.task.abort());
+        self.tracks().drain().for_each(|(_, track)| track.stop());
     }
 
     pub(crate) fn followed(&self) -> Vec<Followed> {
@@ -132,25 +256,28 @@ impl Follower {
                 let good = state.follow(&name.to_string()).and_then(|follow| follow.good.as_ref());
                 let record = good.and_then(|good| Record::decode(good.record.to_vec()).ok());
                 Followed {
-                    name: *name,
+                    name: Pointer::Name(*name),
                     root: good.map(|good| good.root.0),
                     sequence: good.map(|good| good.sequence),
                     heard: watch.heard.as_ref().map(|heard| heard.record.sequence()),
                     stale: record.is_some_and(|record| record.is_expired(now)),
                     moved: watch.moved,
+                    link: None,
                     error: watch.error.clone(),
                 }
             })
             .collect();
-        followed.sort_by_key(|a| a.name);
+        followed.extend(self.followed_domains());
+        followed.sort_by(|a, b| a.name.cmp(&b.name));
         followed
     }
 
-    fn hear(&self, heard: Heard) {
+    fn hear(&self, heard: Heard, via: Via) {
         let name = *heard.record.name();
         let known = self.record(&name);
         let mut names = self.names();
         let Some(watch) = names.get_mut(&name) else { return };
+        watch.last = Some((via, Instant::now()));
         let waiting = watch.heard.as_ref().map(|heard| &heard.record);
         // The same record again may bring a peer that has the tree; one that only lives longer is kept too.
         let is_older = |than: &Record| select(&heard.record, than) == Ordering::Less;
@@ -176,8 +303,8 @@ impl Follower {
                 _ if heard.record.is_private() && !self.discreet => Err(anyhow!(
                     "the name is for members, and this registry gives everyone what it has: set up authentication here"
                 )),
-                Some(target) => self.move_on(&name, target).await,
-                None => adopt(&self.store, &self.node, old, &heard.record, heard.nodes, heard.from).await,
+                Some(target) => self.move_on(&heard.record, target).await,
+                None => self.adopt(old, heard).await,
             };
             let error = adopted.err().map(|error| format!("{error:#}"));
             if let Some(error) = &error {
@@ -208,24 +335,40 @@ impl Follower {
         }
     }
 
-    /// Follows the name that another has moved to, also at the next start. The record that says so was signed with
-    /// the old name's key.
-    async fn move_on(&self, name: &Name, target: Name) -> anyhow::Result<()> {
+    async fn adopt(&self, old: Option<Cid>, heard: Heard) -> anyhow::Result<()> {
+        let Heard { record, nodes, from } = heard;
+        let root = record.cid().context("the record does not point to a tree")?;
+        let name = record.name().to_string();
+        let goal = Goal { name, root, sequence: record.sequence(), record: record.bytes().clone() };
+        let name = *record.name();
+        adopt(&self.store, &self.node, old, goal, nodes, from).await?;
+        if self.redirects.moved(&name).is_some() {
+            // It has come back.
+            let redirects = self.redirects.clone();
+            blocking(move || redirects.forget(&name.to_string())).await??;
+        }
+        Ok(())
+    }
+
+    /// Follows the name that another has moved to, also at the next start: the record that says so, signed with the
+    /// old name's key, is kept, and an older one of that name is refused from then on.
+    async fn move_on(&self, record: &Verified, target: Name) -> anyhow::Result<()> {
+        let name = record.name();
         let moves = {
             let names = self.names();
             let Some(watch) = names.get(name) else { return Ok(()) };
-            if watch.moved == Some(target) && names.contains_key(&target) {
-                return Ok(());
-            }
             watch.moves + 1
         };
         if target == *name || moves > MAX_MOVES {
             bail!("its record points to {target}, which cannot be followed in its place");
         }
-        self.store.follow(&target.to_string()).await?;
+        let (redirects, of) = (self.redirects.clone(), record.clone());
+        blocking(move || redirects.set_moved(&of)).await??;
         self.follow_after(target, moves).await?;
-        if let Some(watch) = self.names().get_mut(name) {
-            watch.moved = Some(target);
+        let before = self.names().get_mut(name).and_then(|watch| watch.moved.replace(target));
+        self.reorder();
+        if before == Some(target) {
+            return Ok(());
         }
         tracing::warn!(%name, to = %target, "a followed name has moved; put the new one in its place where you follow it");
         Ok(())
@@ -237,6 +380,9 @@ impl Follower {
         if self.good(&target).is_none() {
             return;
         }
+        if let Err(error) = self.arrived(&target).await {
+            tracing::warn!(name = %target, error = format!("{error:#}"), "what came before a name could not be left");
+        }
         let moved: Vec<Name> = {
             let names = self.names();
             let moved = names.iter().filter(|(_, watch)| watch.moved == Some(target));
@@ -244,26 +390,46 @@ impl Follower {
         };
         for name in moved {
             let name = name.to_string();
-            if self.store.state().follow(&name).is_some()
-                && let Err(error) = self.store.unfollow(&name).await
-            {
+            let Some(follow) = self.store.state().follow(&name).cloned() else { continue };
+            let left = async {
+                if follow.good.is_some() {
+                    self.store.unfollow(&name).await?;
+                }
+                // Whoever added it still follows it, and so what it leads to.
+                if follow.kept && follow.good.is_some() {
+                    self.store.follow(&name).await?;
+                }
+                Ok::<(), sampan_storage::StoreError>(())
+            };
+            if let Err(error) = left.await {
                 tracing::warn!(%name, %error, "the last root of a name that has moved could not be left");
             }
         }
     }
 
-    /// The record behind the root that is current.
+    /// The names that others have moved to.
+    fn targets(&self) -> Vec<Name> {
+        self.names().values().filter_map(|watch| watch.moved).collect()
+    }
+
+    /// The record that holds: the one that moved the name away, or that behind the root that is current.
     fn record(&self, name: &Name) -> Option<Record> {
+        if let Some(moved) = self.redirects.moved(name) {
+            return Some(Record::clone(&moved));
+        }
         let state = self.store.state();
         Record::decode(state.follow(&name.to_string())?.good.as_ref()?.record.to_vec()).ok()
     }
 
-    fn good(&self, name: &Name) -> Option<(Cid, u64)> {
+    pub(super) fn good(&self, name: &Name) -> Option<(Cid, u64)> {
         let state = self.store.state();
         state.follow(&name.to_string())?.good.as_ref().map(|good| (good.root.0, good.sequence))
     }
 
     fn names(&self) -> MutexGuard<'_, HashMap<Name, Watch>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub(super) fn tracks(&self) -> MutexGuard<'_, HashMap<Domain, Track>> {
+        self.tracks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

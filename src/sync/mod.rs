@@ -2,6 +2,7 @@
 //! that only a followed name has are fetched when someone asks for them.
 
 mod adopt;
+mod domains;
 mod fetch;
 mod follow;
 mod heal;
@@ -11,6 +12,9 @@ mod names;
 mod nodes;
 mod publish;
 mod records;
+mod redirects;
+mod routed;
+mod seek;
 
 pub(crate) use fetch::Fetcher;
 pub(crate) use follow::{Followed, Follower};
@@ -19,6 +23,8 @@ pub(crate) use members::MembersName;
 pub(crate) use names::{Kept, Publisher};
 pub(crate) use publish::publish;
 pub(crate) use records::StoreRecords;
+pub(crate) use redirects::Redirects;
+pub(crate) use routed::ask_routers;
 
 /// Files up to this size come with the directories that name them: links, manifests, configs.
 pub(crate) const EAGER: u64 = 16 * 1024;

@@ -76,7 +76,7 @@ impl Publisher {
         if before.is_none() {
             // A key that came from elsewhere may have a history there.
             let found = self.node.resolve(name).await;
-            before = found.and_then(|bytes| Record::decode(bytes).ok()?.verify_signature(&name).ok());
+            before = found.map(|found| found.record);
         }
         let record = self.sign(label, value, before).await?;
         self.node.publish(name, record.bytes().clone(), Bytes::new()).await?;

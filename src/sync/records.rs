@@ -7,6 +7,7 @@ use sampan_storage::{Blocks, Cid, Store};
 
 use super::MembersName;
 use super::names::Kept;
+use super::redirects::Redirects;
 use super::{EAGER, nodes};
 
 #[derive(Clone, Debug)]
@@ -15,13 +16,21 @@ pub(crate) struct StoreRecords {
     mine: Name,
     /// Of the other keys here.
     kept: Kept,
+    /// Of followed names that have moved.
+    redirects: Redirects,
     /// The name of all of my tree, where not everyone may have it.
     members: Option<MembersName>,
 }
 
 impl StoreRecords {
-    pub(crate) fn new(store: Store, mine: Name, kept: Kept, members: Option<MembersName>) -> Self {
-        Self { store, mine, kept, members }
+    pub(crate) fn new(
+        store: Store,
+        mine: Name,
+        kept: Kept,
+        redirects: Redirects,
+        members: Option<MembersName>,
+    ) -> Self {
+        Self { store, mine, kept, redirects, members }
     }
 }
 
@@ -32,6 +41,10 @@ impl Records for StoreRecords {
         }
         if let Some(record) = self.kept.get(name) {
             return Some(record);
+        }
+        if let Some(record) = self.redirects.moved(name) {
+            let told = audience == Audience::Members || !record.is_private();
+            return told.then(|| record.bytes().clone());
         }
         let state = self.store.state();
         let record = if *name == self.mine {

@@ -20,8 +20,8 @@ use crate::error::StoreError;
 use crate::files::is_full;
 use crate::journal::Position;
 
-/// Pages that sled keeps in memory.
-const CACHE: u64 = 4 * 1024 * 1024;
+/// Pages that sled keeps in memory: one or two in each of its 256 parts. Others come from the system's own cache.
+const CACHE: u64 = 1024 * 1024;
 /// Rows a batch: a batch holds a lock that readers wait for.
 const BATCH: usize = 512;
 /// Rows of another form are rebuilt.
@@ -222,7 +222,7 @@ impl Index {
         self.write(|db| {
             let mut batch = sled::Batch::default();
             let mut rows = 0;
-            for row in &db.blocks {
+            for row in walk(&db.blocks, db.blocks.iter()) {
                 let (key, value) = row?;
                 if Holder::decode(&value).is_none_or(|holder| !keep(&holder)) {
                     batch.remove(key);
@@ -258,7 +258,7 @@ impl Index {
     /// All rows that say where leaves lie, by hash. What cannot be read as a row is passed over.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = Result<(Multihash<64>, Holder), StoreError>> + use<> {
         let index = self.clone();
-        let rows = self.db().map(|db| db.blocks.iter());
+        let rows = self.db().map(|db| walk(&db.blocks, db.blocks.iter()));
         rows.into_iter().flatten().filter_map(move |row| match row {
             Ok((key, value)) => Some(Ok((Multihash::read(&mut key.as_ref()).ok()?, Holder::decode(&value)?))),
             Err(error) => Some(Err(index.failed(error))),
@@ -316,9 +316,9 @@ impl Index {
         tree: TreeKey,
     ) -> impl Iterator<Item = Result<(u8, Vec<String>), StoreError>> + use<> {
         let index = self.clone();
-        let rows = self.db().map(|db| db.lists.scan_prefix(tree.0).keys());
-        rows.into_iter().flatten().filter_map(move |key| match key {
-            Ok(key) => {
+        let rows = self.db().map(|db| walk(&db.lists, db.lists.scan_prefix(tree.0)));
+        rows.into_iter().flatten().filter_map(move |row| match row {
+            Ok((key, _)) => {
                 let (kind, fields) = key.strip_prefix(&tree.0)?.split_first()?;
                 let text = String::from_utf8_lossy(fields.strip_prefix(&[0])?).into_owned();
                 Some(Ok((*kind, text.split('\0').map(str::to_owned).collect())))
@@ -347,7 +347,7 @@ impl Index {
             // An empty last field starts at the beginning; a key that equals it does not exist.
             Ok(lists) => {
                 let range = (std::ops::Bound::Excluded(start), std::ops::Bound::Unbounded);
-                (Some(lists.range::<Vec<u8>, _>(range)), None)
+                (Some(walk(&lists, lists.range::<Vec<u8>, _>(range))), None)
             }
             Err(error) => (None, Some(Err(error))),
         };
@@ -460,6 +460,20 @@ impl Holder {
         let digest = Digest::from_bytes(algorithm, digest)?;
         Some(Self { digest, offset: u64::from_be_bytes(*offset), len: u32::from_be_bytes(*len), form })
     }
+}
+
+/// Rows of a range. sled looks for pages to give up only after some 64 look-ups in one part of its cache, and its own
+/// ranges look each page up once: all that they go through would stay in memory. So each row is looked up too.
+fn walk(
+    tree: &sled::Tree,
+    rows: sled::Iter,
+) -> impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>> + use<> {
+    let tree = tree.clone();
+    rows.map(move |row| {
+        let (key, value) = row?;
+        tree.contains_key(&key)?;
+        Ok((key, value))
+    })
 }
 
 fn algorithm_byte(algorithm: Algorithm) -> u8 {

@@ -13,6 +13,7 @@ mod audience;
 mod command_line;
 mod configuration;
 mod content;
+mod dnslink;
 mod durable;
 mod fixtures;
 mod following;

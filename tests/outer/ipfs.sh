@@ -13,7 +13,7 @@ source "$ROOT/tests/outer/ipfs/peer.sh"
 
 SCENARIOS=(a_peer_gets_pins_and_reads_from_sampan sampan_fetches_over_many_streams blocks_up_to_two_mebibytes words_of_bitswap
     older_versions_of_bitswap cids_are_those_of_the_go_importer names_over_the_dht names_over_pubsub names_over_fetch
-    providers_on_the_lan mdns_whoever_comes_first a_private_network the_tree_of_the_seed a_tree_in_the_form_of_the_seed
+    everything_over_http providers_on_the_lan mdns_whoever_comes_first a_private_network the_tree_of_the_seed a_tree_in_the_form_of_the_seed
     a_peer_keeps_the_tree_of_a_sampan_that_is_gone a_tree_as_files_for_distribution)
 SIZE=32 # MiB of a large file
 NEWS=90 # seconds until a name or a peer is known: a look-up, a dial, the record, the directories
@@ -219,7 +219,7 @@ older_versions_of_bitswap() {
 # ---- the same CIDs
 
 cids_are_those_of_the_go_importer() {
-    local extra files=()
+    local extra last tags size files=()
     for extra in 0 1; do
         bytes 0 "$WORK/none-$extra" $extra
         bytes 1 "$WORK/chunk-$extra" $extra
@@ -232,9 +232,9 @@ cids_are_those_of_the_go_importer() {
     meet x s
     importer_agrees "files around the size of a leaf"
     for extra in 262144 262145; do
-        image s tags 127.0.0.1:5000 "tags/of$extra" v1 0 2>/dev/null || true
         digest=$(image s push 127.0.0.1:5000 "tags/of$extra" v1 "$WORK/none-1")
-        image s tags 127.0.0.1:5000 "tags/of$extra" v1 $extra
+        last=$(image s tags 127.0.0.1:5000 "tags/of$extra" v1 $extra)
+        REPOSITORY=tags/of$extra eventually 10 "the last tag is in the root" has_tag s "$last"
         importer_agrees "a directory of $extra bytes"
         tags=$(sampan s ls --json "docker/registry/v2/repositories/tags/of$extra/_manifests" | jq -r '.[] | select(.name == "tags") | .cid')
         size=$(block x "$tags" | wc -c)
@@ -249,7 +249,6 @@ cids_are_those_of_the_go_importer() {
 # importer_agrees WHAT: what Sampan's root holds, added as files, is that root again.
 importer_agrees() {
     local root
-    sleep 3 # a fold of layers without a manifest is 2 s behind; the last one must have been
     root=$(sampan s root)
     rm -rf "$WORK/got"
     get x "$root" "$WORK/got" || fail "the root cannot be got"
@@ -304,6 +303,25 @@ names_over_fetch() {
     peer y nodht pubsub
     meet y s
     eventually $NEWS "a peer that joins the topic late resolves the name" resolves y "$(sampan s name)" "$root"
+}
+
+# A peer that knows nothing but the URL of Sampan probes it, finds, resolves and fetches, and never speaks libp2p with it.
+everything_over_http() {
+    local large asked
+    bytes $SIZE "$WORK/large"
+    REGISTRY_LOG_ACCESSLOG_DISABLED=false serve s --addr 0.0.0.0:5000
+    push_to s v1 "$WORK/large"
+    large=$(cid_of_blob s "$(sum "$WORK/large")")
+    peer x "http=http://$(ip_of s):5000"
+    eventually $NEWS "the peer resolves Sampan's name" resolves x "$(sampan s name)" "$root"
+    eventually $NEWS "the peer finds Sampan as provider" provided x "$root"
+    get x "$large" "$WORK/large.got" || fail "no large file"
+    same_file "$WORK/large" "$WORK/large.got" "get of $SIZE MiB over HTTP"
+    pin x "$root" || fail "no pin of the whole root over HTTP"
+    for asked in "HEAD path=/ipfs/bafkqaaa" "GET path=/routing/v1/ipns/" "GET path=/routing/v1/providers/" "GET path=/ipfs/$large"; do
+        grep 'sampan::access' "$WORK/s.log" | grep -qF "method=$asked" || fail "the peer never asked: $asked"
+    done
+    ! knows x "$(status s .peer_id)" || fail "the peer is connected by libp2p"
 }
 
 # ---- finding each other

@@ -143,7 +143,7 @@ func (n *node) serve() {
 	handle("POST /provide", func(a args) (any, error) { return m{}, n.dht.Provide(a.ctx, a.c, true) })
 	handle("GET /findprovs", func(a args) (any, error) {
 		out := []string{}
-		for ai := range n.dht.FindProvidersAsync(a.ctx, a.c, 20) {
+		for ai := range n.content.FindProvidersAsync(a.ctx, a.c, 20) {
 			for _, addr := range ai.Addrs {
 				out = append(out, fmt.Sprintf("%s/p2p/%s", addr, ai.ID))
 			}

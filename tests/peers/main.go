@@ -21,6 +21,7 @@ var (
 	usePS    = flag.Bool("pubsub", false, "gossipsub and IPNS over pubsub")
 	useMdns  = flag.String("mdns", "off", "off|on|quiet; quiet notes who was found and connects to nobody")
 	versions = flag.String("bitswap", "1.2.0,1.1.0,1.0.0", "versions of bitswap, or wire: no bitswap but what /wire is told to say")
+	router   = flag.String("http", "", "URL of an HTTP router, instead of the DHT; blocks come over HTTP where a provider has such an address, as in kubo")
 	swarmKey = flag.String("swarmkey", "", "path of a /key/swarm/psk/1.0.0/ file (TCP only)")
 )
 

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/ipfs/boxo/bitswap"
+	"github.com/ipfs/boxo/bitswap/network"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
+	"github.com/ipfs/boxo/bitswap/network/httpnet"
 	"github.com/ipfs/boxo/blockservice"
 	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/boxo/exchange/offline"
@@ -20,6 +22,8 @@ import (
 	"github.com/ipfs/boxo/ipns"
 	"github.com/ipfs/boxo/keystore"
 	"github.com/ipfs/boxo/namesys"
+	"github.com/ipfs/boxo/routing/http/client"
+	"github.com/ipfs/boxo/routing/http/contentrouter"
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/mount"
 	dssync "github.com/ipfs/go-datastore/sync"
@@ -54,10 +58,12 @@ type node struct {
 	bsw  *bitswap.Bitswap // nil with -bitswap wire
 	dag  ipld.DAGService
 	dht  *dual.DHT
-	psvs *psrouter.PubsubValueStore
-	val  record.Validator
-	ns   namesys.NameSystem
-	wire *wire
+	// Who has what: the DHT, or an HTTP router.
+	content routing.ContentRouting
+	psvs    *psrouter.PubsubValueStore
+	val     record.Validator
+	ns      namesys.NameSystem
+	wire    *wire
 
 	mu    sync.Mutex
 	found []string // by mDNS
@@ -85,7 +91,11 @@ func newNode(ctx context.Context) *node {
 		routers = append(routers, &rhelpers.ParallelRouter{IgnoreError: true, DoNotWaitForSearchValue: true, Router: r})
 	}
 	var content routing.ContentRouting = rhelpers.Null{}
-	if *useDHT {
+	if *router != "" {
+		http := contentrouter.NewContentRoutingClient(must(client.New(*router, client.WithStreamResultsRequired())))
+		content = http
+		add(&rhelpers.Compose{ValueStore: http, PeerRouting: http, ContentRouting: http})
+	} else if *useDHT {
 		n.dht = must(dual.New(n.h, dual.DHTOption(dht.Concurrency(10), dht.Datastore(ds), dht.Validator(n.val)), dual.WanDHTOption(dht.BootstrapPeers())))
 		content = n.dht
 		add(n.dht)
@@ -109,7 +119,12 @@ func newNode(ctx context.Context) *node {
 		for _, version := range strings.Split(*versions, ",") {
 			protocols = append(protocols, protocol.ID("/ipfs/bitswap/"+version))
 		}
-		n.bsw = bitswap.New(ctx, bsnet.NewFromIpfsHost(n.h, bsnet.SupportedProtocols(protocols)), content, n.bstr)
+		exchange := bsnet.NewFromIpfsHost(n.h, bsnet.SupportedProtocols(protocols))
+		if *router != "" {
+			exchange = network.New(n.h.Peerstore(), exchange, httpnet.New(n.h))
+		}
+		n.content = content
+		n.bsw = bitswap.New(ctx, exchange, content, n.bstr)
 		n.dag = merkledag.NewDAGService(blockservice.New(n.bstr, n.bsw))
 	}
 	if *useMdns != "off" {

@@ -19,7 +19,8 @@ use super::session::SessionState;
 use super::source::{MAX_TIMEOUT, MAX_WANTS, Source};
 use super::{Key, key};
 
-/// A want that no peer has is reported after this time.
+/// A want that no peer has is reported when all have said so, else after this time: some may not answer, and where
+/// nobody is connected somebody may come.
 const NO_PROVIDER: Duration = Duration::from_secs(5);
 
 /// Wants looked at in one round of [`Wants::assign`]: those that no peer has room for do not cost all others.
@@ -266,7 +267,8 @@ impl Wants {
             let mut late = want.answers.values().filter_map(Answer::late_at);
             if late.any(|at| now - at >= MAX_TIMEOUT) {
                 Self::make_ready(&mut self.ready, want, *key);
-            } else if now.saturating_duration_since(since) >= NO_PROVIDER {
+            } else if now.saturating_duration_since(since) >= NO_PROVIDER || want.is_denied_by(&self.sources)
+            {
                 Self::report(&self.sessions, want);
             }
         }
@@ -499,6 +501,12 @@ impl Answer {
 }
 
 impl Want {
+    /// Whether all who are connected have said that they do not have it.
+    fn is_denied_by(&self, sources: &HashMap<PeerId, Source>) -> bool {
+        let denied = |peer: &PeerId| self.answers.get(peer) == Some(&Answer::DontHave);
+        !sources.is_empty() && sources.keys().all(denied)
+    }
+
     fn entry(&self, kind: WantKind) -> Entry {
         // What was wanted first is answered first.
         let priority = i32::MAX - i32::try_from(self.order % (1 << 30)).unwrap_or(0);
@@ -666,6 +674,23 @@ mod tests {
         assert_eq!(kinds(&bench.told(), peer), [WANT_HAVE]);
         bench.give(peer, 0);
         assert_eq!(owner.deliveries.try_recv().unwrap(), Ok(block(0)));
+    }
+
+    #[test]
+    fn what_all_deny_is_said_at_once() {
+        let mut bench = Bench::new();
+        let (one, two) = (bench.peer(), bench.peer());
+        let mut owner = bench.session(&[], 1_000_000);
+        bench.want(&owner, 0..1);
+        bench.told();
+        bench.answer(one, 0, Presence::DontHave);
+        bench.told();
+        bench.pass(NO_PROVIDER / 50);
+        assert!(owner.deliveries.try_recv().is_err(), "one has not answered yet");
+        bench.answer(two, 0, Presence::DontHave);
+        bench.told();
+        bench.pass(NO_PROVIDER / 50);
+        assert_eq!(owner.deliveries.try_recv().unwrap(), Err(SessionError::NoProvider(*block(0).cid())));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::event::{Event, Refusal};
 use crate::handle::{FollowError, Offered, PublishError, Published};
 use crate::ipns::{RecordError, Verified};
 use crate::name::Name;
-use crate::names::{Clock, Path, PublishFault, Verdict};
+use crate::names::{Clock, PublishFault, Verdict, Via};
 use crate::queries::{Job, Question};
 use crate::{fetch, follow, gossip};
 
@@ -103,14 +103,14 @@ impl Worker {
                     follow::Request::Update { name, record, nodes } => {
                         let _ =
                             self.swarm.behaviour_mut().follow.send_response(channel, follow::Response::Taken);
-                        self.offer(&name, &record, nodes, Path::Follow, Some(peer));
+                        self.offer(&name, &record, nodes, Via::Follow, Some(peer));
                     }
                 }
             }
             follow::Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
                 let name = self.asked.remove(&request_id);
                 if let (Some(name), follow::Response::Known { record, nodes }) = (name, response) {
-                    self.offer(&name, &record, nodes, Path::Follow, Some(peer));
+                    self.offer(&name, &record, nodes, Via::Follow, Some(peer));
                 }
             }
             follow::Event::OutboundFailure { peer, request_id, error, .. } => {
@@ -138,7 +138,7 @@ impl Worker {
             fetch::Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
                 let question = Question::Fetch(request_id);
                 if let fetch::Response::Found(record) = response {
-                    self.found_record(&question, &record, Path::Fetch, Some(peer));
+                    self.found_record(&question, &record, Via::Fetch, Some(peer));
                 }
                 self.queries.done(&question);
             }
@@ -171,7 +171,7 @@ impl Worker {
         &mut self,
         question: &Question,
         record: &Bytes,
-        path: Path,
+        path: Via,
         from: Option<PeerId>,
     ) {
         match self.queries.looked_up(question) {
@@ -184,7 +184,7 @@ impl Worker {
 
     /// A record that came on a path outside of the network, such as HTTP.
     pub(super) fn take_offer(&mut self, name: &Name, record: &Bytes) -> Offered {
-        match self.offer(name, record, Bytes::new(), Path::Fetch, None) {
+        match self.offer(name, record, Bytes::new(), Via::Http, None) {
             Verdict::New(_) | Verdict::Again(_) | Verdict::Same => Offered::Taken,
             Verdict::Refused(Refusal::NotFollowed) => Offered::NotFollowed,
             Verdict::Refused(reason) => Offered::Refused(reason),
@@ -197,7 +197,7 @@ impl Worker {
         name: &Name,
         bytes: &Bytes,
         nodes: Bytes,
-        path: Path,
+        path: Via,
         from: Option<PeerId>,
     ) -> Verdict {
         let clock = Clock::read();
@@ -206,18 +206,18 @@ impl Worker {
             Verdict::New(record) => {
                 self.counters.taken();
                 self.held_by(name, from);
-                self.report(record, nodes, from, clock);
+                self.report(record, nodes, from, path, clock);
                 self.keep_in_dht(record);
                 if record.is_private() {
                     self.swarm.behaviour_mut().gossip.unsubscribe(&gossip::topic(name));
                 }
-                if path == Path::Follow {
+                if path == Via::Follow {
                     self.pass_on(record);
                 }
             }
             Verdict::Again(record) => {
                 self.held_by(name, from);
-                self.report(record, nodes, from, clock);
+                self.report(record, nodes, from, path, clock);
             }
             Verdict::Same => self.held_by(name, from),
             Verdict::Refused(reason) => {
@@ -282,7 +282,7 @@ impl Worker {
 
     /// The rules of the IPNS PubSub router: better is passed on, broken is rejected, the rest is ignored.
     fn judge_gossip(&mut self, name: &Name, record: &Bytes, from: PeerId) -> MessageAcceptance {
-        let verdict = self.offer(name, record, Bytes::new(), Path::Gossip, Some(from));
+        let verdict = self.offer(name, record, Bytes::new(), Via::Gossip, Some(from));
         let first = self.names.first_on_topic(name, record);
         match verdict {
             Verdict::New(_) => MessageAcceptance::Accept,
@@ -297,9 +297,9 @@ impl Worker {
         }
     }
 
-    fn report(&mut self, record: &Verified, nodes: Bytes, from: Option<PeerId>, clock: Clock) {
+    fn report(&mut self, record: &Verified, nodes: Bytes, from: Option<PeerId>, via: Via, clock: Clock) {
         let expired = record.is_expired(clock.time);
-        let event = Event::Record { record: record.clone(), nodes, from, expired };
+        let event = Event::Record { record: record.clone(), nodes, from, via, expired };
         self.outbox.push(event, &self.counters);
     }
 

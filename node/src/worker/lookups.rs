@@ -15,9 +15,10 @@ use tokio::time::Instant;
 use super::Worker;
 use crate::dht::{RECORD_TTL, Scoped};
 use crate::fetch;
+use crate::handle::Found;
 use crate::ipns::{Record, Verified, select};
 use crate::name::Name;
-use crate::names::{Clock, Path};
+use crate::names::{Clock, Via};
 use crate::queries::{Job, Question, Table};
 use crate::scope::Scope;
 
@@ -79,7 +80,7 @@ impl Provided {
 }
 
 impl Worker {
-    pub(super) fn resolve(&mut self, name: Name, reply: oneshot::Sender<Option<Bytes>>) {
+    pub(super) fn resolve(&mut self, name: Name, reply: oneshot::Sender<Option<Found>>) {
         let mut questions = self.get_record(name);
         let peers = self.peers.speaking(&fetch::PROTOCOL);
         questions.extend(self.fetch_from(name, peers.iter().take(MAX_FETCHES)));
@@ -127,7 +128,8 @@ impl Worker {
         }
     }
 
-    /// A peer that joined the LAN's DHT after a record was put, or a root announced, learns of both.
+    /// A peer that joined the LAN's DHT after a record was put, or a root announced, learns of both. And it may know
+    /// what is followed here.
     pub(super) fn share_with_new_dht_peer(&mut self, peer: PeerId) {
         let now = SystemTime::now();
         let told = |record: &Verified| !record.is_private() && !record.is_expired(now);
@@ -136,6 +138,7 @@ impl Worker {
             kad.put_record_to(dht_record(&record), std::iter::once(peer), Quorum::One);
         }
         self.provided.again(Table::Lan, Instant::now());
+        self.names.look_up_soon(Instant::now());
     }
 
     pub(super) fn provide_due(&mut self, now: Instant) {
@@ -196,7 +199,7 @@ impl Worker {
         match result {
             QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) => {
                 // Whoever stores a record for the DHT need not have what it points to.
-                self.found_record(question, &found.record.value.into(), Path::Dht, None);
+                self.found_record(question, &found.record.value.into(), Via::Dht, None);
             }
             QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
                 let local = *self.swarm.local_peer_id();
@@ -235,7 +238,7 @@ impl Worker {
             put_locally(dht, &verified, Owner::Other);
         }
         if self.names.contains(&name) {
-            self.offer(&name, &bytes, Bytes::new(), Path::Dht, None);
+            self.offer(&name, &bytes, Bytes::new(), Via::Dht, None);
         }
     }
 

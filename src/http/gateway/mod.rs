@@ -171,6 +171,7 @@ async fn dag(
 /// The record of a name.
 async fn record(request: &HttpRequest, gateway: &Gateway, wish: &Wish) -> Result<HttpResponse, GatewayError> {
     let Address { root: Root::Name(name), path } = &wish.address else {
+        // A domain has none of its own.
         return Err(GatewayError::RecordOfPath);
     };
     if !path.is_empty() {

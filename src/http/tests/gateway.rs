@@ -10,7 +10,7 @@ use sampan_storage::block::RAW;
 use sampan_storage::{Block, Cid, MemoryBlocks, car};
 
 use super::*;
-use crate::content::tests::Scripted;
+use crate::content::tests::{Scripted, domains};
 use crate::content::{Content, Names};
 use crate::http::{Door, Gateway, Routing};
 
@@ -61,7 +61,7 @@ pub(super) fn serving(
     let door = Door { host: Some("/ip4/192.0.2.9".to_owned()), port: Some(5000), tls: false };
     state.gateway = Some(Gateway {
         content: Content::for_strangers(store.clone(), fetch.then(|| Arc::clone(&network))),
-        names: Names::new(Arc::new(records), Arc::clone(&network), fetch),
+        names: Names::new(Arc::new(records), Arc::clone(&network), domains(), fetch),
         routing: Routing::new(network, fetch, door),
     });
     Server::serving(dir, store, state, Options::default(), Patience::default())
@@ -411,6 +411,22 @@ async fn only_where_it_is_allowed_are_peers_asked() {
         let cached = server.request("GET", &path).header("cache-control", "only-if-cached");
         assert_eq!(cached.send().await.unwrap().status(), 412);
         assert_eq!(network.asked.load(Ordering::SeqCst), usize::from(fetch));
+    }
+}
+
+#[actix_web::test]
+async fn domains_lead_to_content_where_the_dns_may_be_asked() {
+    for (fetch, status) in [(true, 200), (false, 404)] {
+        let server = serving(&Arc::default(), MemoryRecords::default(), fetch, local());
+        for domain in ["docs.example", "Docs.Example."] {
+            let answer = server.get(&format!("/ipns/{domain}?format=raw")).await;
+            assert_eq!(answer.status(), status, "{domain}");
+            if fetch {
+                assert_eq!(header(&answer, "cache-control"), "public, max-age=120");
+            }
+        }
+        assert_eq!(server.get("/ipns/none.example?format=raw").await.status(), 404);
+        assert_eq!(server.get("/ipns/docs.example?format=ipns-record").await.status(), 400);
     }
 }
 

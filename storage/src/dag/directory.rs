@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use cid::Cid;
 
+use super::merge::merge;
 use super::shard::{Fanout, Position, Shard};
 use super::unixfs::{Data, Kind};
 use super::{Malformed, hamt, pb};
@@ -101,11 +102,18 @@ pub fn update(
         match form(dir, &block)? {
             Form::Other => return Err(Malformed("it is no directory").at(dir)),
             Form::Sharded(fanout) if fanout == Fanout::WRITTEN => return reshard(blocks, dir, changes, out),
-            Form::Basic | Form::Sharded(_) => for_each(blocks, dir, &mut |entry| {
-                entries.entry(entry.name).or_insert((entry.cid, entry.tsize));
-                ControlFlow::Continue(())
-            })?,
+            Form::Basic => {
+                let merged = merge(&block, EMPTY, changes).map_err(|malformed| malformed.at(dir))?;
+                if let Some((block, tsize)) = merged.filter(|(block, _)| block.len() <= HAMT_ABOVE) {
+                    return Ok((keep(Some(dir), Block::new(DAG_PB, block.into()), out), tsize));
+                }
+            }
+            Form::Sharded(_) => {}
         }
+        for_each(blocks, dir, &mut |entry| {
+            entries.entry(entry.name).or_insert((entry.cid, entry.tsize));
+            ControlFlow::Continue(())
+        })?;
     }
     for (name, change) in changes {
         match change {
@@ -186,14 +194,17 @@ fn build(
     let node = basic(entries);
     let block = Block::new(DAG_PB, node.encode());
     let tsize = node.cumulative(block.data().len());
-    match old {
-        Some(old) if old.hash() == block.cid().hash() => Ok((*old, tsize)),
-        _ => {
-            let cid = *block.cid();
-            out.push(block);
-            Ok((cid, tsize))
-        }
+    Ok((keep(old, block, out), tsize))
+}
+
+/// Appends a block, unless it is the one that was read.
+fn keep(old: Option<&Cid>, block: Block, out: &mut Vec<Block>) -> Cid {
+    if let Some(old) = old.filter(|old| old.hash() == block.cid().hash()) {
+        return *old;
     }
+    let cid = *block.cid();
+    out.push(block);
+    cid
 }
 
 fn reshard(

@@ -7,6 +7,7 @@ pub mod directory;
 pub mod file;
 mod hamt;
 mod leaves;
+mod merge;
 mod murmur;
 pub mod path;
 pub mod pb;

@@ -57,11 +57,7 @@ impl Node {
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(self.encoded_len());
         for link in &self.links {
-            put_varint(&mut out, LINKS << 3 | 2);
-            put_varint(&mut out, body_len(link.cid.encoded_len(), link.name.len(), link.tsize) as u64);
-            put_bytes(&mut out, HASH, &link.cid.to_bytes());
-            put_bytes(&mut out, NAME, link.name.as_bytes());
-            put_number(&mut out, TSIZE, link.tsize);
+            put_link(&mut out, &link.cid, &link.name, link.tsize);
         }
         if let Some(data) = &self.data {
             put_bytes(&mut out, DATA, data);
@@ -96,6 +92,11 @@ impl<'a> LinkRef<'a> {
             Ok(cid) if rest.is_empty() => Ok(cid),
             _ => Err(Malformed("a link's hash is no CID")),
         }
+    }
+
+    /// Bytes of the link in a block, if it was written as here.
+    pub(super) fn encoded_len(&self) -> usize {
+        encoded_len(self.hash.len(), self.name.len(), self.tsize)
     }
 
     fn to_link(self) -> Result<Link, Malformed> {
@@ -161,8 +162,15 @@ impl<'a> View<'a> {
 
 /// What a link adds to the length of its block.
 pub fn link_len(cid: &Cid, name: &str, tsize: u64) -> usize {
-    let body = body_len(cid.encoded_len(), name.len(), tsize);
-    1 + varint_len(body as u64) + body
+    encoded_len(cid.encoded_len(), name.len(), tsize)
+}
+
+pub(super) fn put_link(out: &mut Vec<u8>, cid: &Cid, name: &str, tsize: u64) {
+    put_varint(out, LINKS << 3 | 2);
+    put_varint(out, body_len(cid.encoded_len(), name.len(), tsize) as u64);
+    put_bytes(out, HASH, &cid.to_bytes());
+    put_bytes(out, NAME, name.as_bytes());
+    put_number(out, TSIZE, tsize);
 }
 
 const HASH: u64 = 1;
@@ -170,6 +178,11 @@ const NAME: u64 = 2;
 const TSIZE: u64 = 3;
 const DATA: u64 = 1;
 const LINKS: u64 = 2;
+
+fn encoded_len(cid: usize, name: usize, tsize: u64) -> usize {
+    let body = body_len(cid, name, tsize);
+    1 + varint_len(body as u64) + body
+}
 
 fn body_len(cid: usize, name: usize, tsize: u64) -> usize {
     3 + varint_len(cid as u64) + cid + varint_len(name as u64) + name + varint_len(tsize)

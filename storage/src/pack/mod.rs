@@ -29,6 +29,9 @@ use table::Table;
 /// have their place in memory.
 const ROLL_AT: u64 = 8 * 1024 * 1024;
 
+/// Bytes written at once: a fold of a big store makes tens of megabytes, which are in memory already.
+const WRITE: usize = 256 * 1024;
+
 /// The start of a block's hash. Two blocks with the same would take 2^64 tries to find.
 type Key = [u8; 16];
 
@@ -114,22 +117,12 @@ impl Packs {
             car::write_section(&mut sections, block.cid(), block.data());
             let end = writer.len + sections.len() as u64;
             spans.insert(key, Span::before(end, block.data().len())?);
+            if sections.len() >= WRITE {
+                self.write(&mut writer, &sections, std::mem::take(&mut spans))?;
+                sections.clear();
+            }
         }
-        if spans.is_empty() {
-            return Ok(());
-        }
-        if let Err(error) = writer.pack.file.write_all_at(&sections, writer.len) {
-            // The next append begins where this one did.
-            writer.pack.file.set_len(writer.len)?;
-            return Err(error);
-        }
-        writer.len += sections.len() as u64;
-        writer.dirty = true;
-        writer.pack.learn(spans);
-        if writer.len >= ROLL_AT {
-            self.close_last(&mut writer)?;
-        }
-        Ok(())
+        if spans.is_empty() { Ok(()) } else { self.write(&mut writer, &sections, spans) }
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
@@ -197,6 +190,21 @@ impl Packs {
             }
         }
         Ok(None)
+    }
+
+    fn write(&self, writer: &mut Writer, sections: &[u8], spans: HashMap<Key, Span>) -> io::Result<()> {
+        if let Err(error) = writer.pack.file.write_all_at(sections, writer.len) {
+            // The next append begins where this one did.
+            writer.pack.file.set_len(writer.len)?;
+            return Err(error);
+        }
+        writer.len += sections.len() as u64;
+        writer.dirty = true;
+        writer.pack.learn(spans);
+        if writer.len >= ROLL_AT {
+            self.close_last(writer)?;
+        }
+        Ok(())
     }
 
     fn close_last(&self, writer: &mut Writer) -> io::Result<()> {

@@ -35,59 +35,42 @@ pub fn apply(
     root: &Cid,
     changes: &BTreeMap<String, Change>,
 ) -> Result<Applied, BlockError> {
-    let mut below = BTreeMap::new();
+    let mut sorted = Vec::with_capacity(changes.len());
     for (path, change) in changes {
         if !is_path(path) {
             return Err(Malformed("a path has a name that a tree cannot hold, or too many").at(root));
         }
-        insert(&mut below, path, *change);
+        sorted.push((path.as_str(), change));
     }
+    // What is below one directory stands together, behind a change of the directory itself.
+    sorted.sort_unstable_by(|(one, _), (other, _)| one.split('/').cmp(other.split('/')));
     let mut made = Vec::new();
-    let (root, tsize) = directory(blocks, Some(root), &below, &mut made)?;
+    let (root, tsize) = directory(blocks, Some(root), 0, &sorted, &mut made)?;
     let mut seen = HashSet::new();
     made.retain(|block: &Block| seen.insert(*block.cid()));
     Ok(Applied { root, tsize, blocks: made })
 }
 
-/// What happens at a path, and below it.
-#[derive(Debug, Default)]
-struct Changes {
-    own: Option<Change>,
-    below: BTreeMap<String, Changes>,
-}
+/// Changes below one directory, in the order of their names. They stand in one list for the whole tree: a fold of
+/// thousands must not need a map for each directory.
+type Changes<'a> = [(&'a str, &'a Change)];
 
-impl Changes {
-    fn puts_below(&self) -> bool {
-        self.below
-            .values()
-            .any(|changes| matches!(changes.own, Some(Change::Put { .. })) || changes.puts_below())
-    }
-}
-
-fn insert(into: &mut BTreeMap<String, Changes>, path: &str, change: Change) {
-    let (name, rest) = path.split_once('/').map_or((path, None), |(name, rest)| (name, Some(rest)));
-    let changes = into.entry(name.to_owned()).or_default();
-    match rest {
-        Some(rest) => insert(&mut changes.below, rest, change),
-        None => changes.own = Some(change),
-    }
-}
-
-/// Updates one directory, those below it first.
+/// Updates one directory, those below it first. Its path is the first `depth` bytes of those of all changes.
 fn directory(
     blocks: &dyn Blocks,
     dir: Option<&Cid>,
-    below: &BTreeMap<String, Changes>,
+    depth: usize,
+    below: &Changes<'_>,
     made: &mut Vec<Block>,
 ) -> Result<(Cid, u64), BlockError> {
     let mut updates = BTreeMap::new();
-    for (name, changes) in below {
-        let update = match entry(blocks, dir, name, changes, made)? {
+    for changes in below.chunk_by(|(one, _), (other, _)| split(one, depth).0 == split(other, depth).0) {
+        let update = match entry(blocks, dir, depth, changes, made)? {
             Some(Change::Put { cid, tsize }) => Some((cid, tsize)),
             Some(Change::Remove) => None,
             None => continue,
         };
-        updates.insert(name.clone(), update);
+        updates.extend(changes.first().map(|(path, _)| (split(path, depth).0.to_owned(), update)));
     }
     directory::update(blocks, dir, &updates, made)
 }
@@ -96,12 +79,14 @@ fn directory(
 fn entry(
     blocks: &dyn Blocks,
     dir: Option<&Cid>,
-    name: &str,
-    changes: &Changes,
+    depth: usize,
+    changes: &Changes<'_>,
     made: &mut Vec<Block>,
 ) -> Result<Option<Change>, BlockError> {
-    let own = changes.own;
-    if changes.below.is_empty() {
+    let Some(((path, first), rest)) = changes.split_first() else { return Ok(None) };
+    let (name, is_below) = split(path, depth);
+    let (own, below) = if is_below { (None, changes) } else { (Some(**first), rest) };
+    if below.is_empty() {
         return Ok(own);
     }
     let there = match (own, dir) {
@@ -113,13 +98,19 @@ fn entry(
         Some(cid) if directory::is_directory(blocks, &cid)? => Some(cid),
         _ => None,
     };
-    if base.is_none() && !changes.puts_below() {
+    if base.is_none() && !below.iter().any(|(_, change)| matches!(change, Change::Put { .. })) {
         return Ok(own);
     }
-    let (cid, tsize) = directory(blocks, base.as_ref(), &changes.below, made)?;
+    let (cid, tsize) = directory(blocks, base.as_ref(), depth + name.len() + 1, below, made)?;
     Ok(match base {
         Some(base) if base == cid => own,
         _ if cid == directory::empty() => Some(Change::Remove),
         _ => Some(Change::Put { cid, tsize }),
     })
+}
+
+/// The name behind the first `depth` bytes of a path, and whether more names follow.
+fn split(path: &str, depth: usize) -> (&str, bool) {
+    let rest = path.get(depth..).unwrap_or_default();
+    rest.split_once('/').map_or((rest, false), |(name, _)| (name, true))
 }

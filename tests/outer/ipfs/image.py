@@ -5,7 +5,7 @@
   image.py pull ADDRESS REPOSITORY TAG DIGEST     fails unless every byte comes and is right
   image.py tags ADDRESS REPOSITORY TAG BYTES      tags the image until the block of the directory of tags has this size
 
-Both `tree` and `push` print the digest of the manifest.
+Both `tree` and `push` print the digest of the manifest, `tags` the last tag.
 """
 
 import hashlib
@@ -86,7 +86,9 @@ def tags(address, repository, tag, size):
     for number in range(count):
         length = NAME + min(more, LONGEST - NAME)
         more -= length - NAME
-        registry.push_manifest(repository, f"t{number}".ljust(length, "x"), body)
+        tag = f"t{number}".ljust(length, "x")
+        registry.push_manifest(repository, tag, body)
+    print(tag)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ declare -A KINDS=() # go or kubo
 #   v0                   it adds in the form unixfs-v0-2015, not unixfs-v1-2025
 #   pubsub               IPNS over pubsub
 #   nodht                no DHT
+#   repo                 its blocks lie on disk; kubo's always do
 #   mdns | quiet         mDNS; quiet connects to nobody (gopeer only)
 #   key=FILE             a swarm key
+#   http=URL             an HTTP router instead of the DHT; blocks come over HTTP from who gives them so
 #   bitswap=VERSIONS     what it speaks (gopeer only); bitswap=wire says what it is told to
 peer() {
     local name=$1 word kind=go
@@ -39,8 +41,10 @@ start_go() {
         case $word in
             pubsub) flags+=(-pubsub) ;;
             nodht) flags+=(-dht=false) ;;
+            repo) flags+=(-repo "$WORK/$name.repo") ;;
             mdns) flags+=(-mdns on) ;;
             quiet) flags+=(-mdns quiet) ;;
+            http=*) flags+=(-http "${word#*=}") ;;
             key=*) flags+=(-swarmkey "${word#*=}" -listen /ip4/0.0.0.0/tcp/4001) ;;
             bitswap=*) flags+=(-bitswap "${word#*=}") ;;
         esac
@@ -66,6 +70,15 @@ start_kubo() {
             case $word in
                 pubsub) "$KUBO" config --json Ipns.UsePubsub true ;;
                 nodht) "$KUBO" config Routing.Type none ;;
+                http=*)
+                    "$KUBO" config Routing.Type delegated
+                    "$KUBO" config --json Provide.Enabled false # kubo does not start else
+                    "$KUBO" config --json Routing.DelegatedRouters "[\"${word#*=}\"]"
+                    "$KUBO" config --json Ipns.DelegatedPublishers '[]'
+                    "$KUBO" config --json AutoConf.Enabled false
+                    "$KUBO" config --json DNS.Resolvers '{}'
+                    "$KUBO" config --json Bootstrap '[]'
+                    ;;
                 mdns | quiet) "$KUBO" config --json Discovery.MDNS.Enabled true ;;
                 key=*)
                     cp "${word#*=}" "$IPFS_PATH/swarm.key"
@@ -164,7 +177,7 @@ patch() {
 }
 
 # pin PEER CID: the whole DAG comes.
-pin() { if is_kubo "$1"; then kubo "$1" pin add "$2" >/dev/null; else ask "$1" POST pin "arg=$2" timeout=300 >/dev/null; fi; }
+pin() { if is_kubo "$1"; then PATIENCE=300 kubo "$1" pin add "$2" >/dev/null; else ask "$1" POST pin "arg=$2" timeout=300 >/dev/null; fi; }
 
 # get PEER CID TO: as files and directories.
 get() { if is_kubo "$1"; then kubo "$1" get -o "$3" "$2" >/dev/null 2>&1; else ask "$1" POST get "arg=$2" "to=$3" timeout=300 >/dev/null; fi; }
