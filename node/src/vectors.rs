@@ -44,7 +44,7 @@ fn records_of_ed25519_and_rsa_names_are_verified_and_those_of_each_other_are_not
         let record = Record::decode(bytes).unwrap().verify(&name, now).unwrap();
         assert_eq!((record.value(), record.sequence()), ("/ipfs/bafkqaaa", 1));
         assert_eq!(record.ttl(), Duration::from_mins(5));
-        let broken: Vec<u8> = bytes.iter().rev().skip(1).rev().copied().chain([0]).collect();
+        let broken: Vec<u8> = bytes.iter().rev().skip(1).rev().copied().chain([1]).collect();
         let broken = Record::decode(broken).and_then(|record| record.verify_signature(&name));
         assert!(broken.is_err(), "{broken:?}");
     }

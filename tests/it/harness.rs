@@ -157,6 +157,8 @@ impl Home {
         };
         let url = told("registry");
         let http = url.split_once("://").unwrap().1.parse().unwrap();
+        // The client wants one for plain HTTP, too.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let server = Server {
             name: told("name"),
             peer: told("peer"),

@@ -136,7 +136,8 @@ async fn health_and_figures_are_on_a_port_of_their_own() {
     let address = listener.name();
     let (main, stop) = serve_with(listener, data.clone(), Options::default(), Patience::default()).unwrap();
     actix_web::rt::spawn(main);
-    let get = async |at: &str, path: &str| reqwest::get(format!("http://{at}{path}")).await.unwrap();
+    let client = client();
+    let get = async |at: &str, path: &str| client.get(format!("http://{at}{path}")).send().await.unwrap();
 
     assert_eq!(get(&address, "/figures").await.status(), 404);
     assert_eq!(get(&address, "/metrics").await.status(), 404);
@@ -173,7 +174,7 @@ async fn health_and_figures_are_on_a_port_of_their_own() {
     assert_eq!(health.status(), 503);
     assert!(health.text().await.unwrap().contains("stopping"));
     stop.stop().await;
-    assert!(reqwest::get(format!("http://{address}/healthz")).await.is_err());
+    assert!(client.get(format!("http://{address}/healthz")).send().await.is_err());
     assert_eq!(get(&watch, "/readyz").await.status(), 503);
     stop_debug.stop().await;
 }

@@ -81,7 +81,7 @@ impl Server {
         let address = listener.name().parse().unwrap();
         let (server, stop) = serve_with(listener, web::Data::new(state), options, patience).unwrap();
         actix_web::rt::spawn(server);
-        Self { address, store, client: reqwest::Client::new(), stop, _dir: dir }
+        Self { address, store, client: client(), stop, _dir: dir }
     }
 
     fn request(&self, method: &str, path: &str) -> RequestBuilder {
@@ -186,4 +186,10 @@ async fn problem(answer: Response) -> (u16, String) {
 
 fn code(status: u16, code: &str) -> (u16, String) {
     (status, code.to_owned())
+}
+
+fn client() -> reqwest::Client {
+    // It wants one for plain HTTP, too.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::new()
 }
