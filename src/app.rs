@@ -9,7 +9,9 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use sampan_node::bitswap::{Serving, Stats as Exchanged};
 use sampan_node::ipns::{Record, Verified, select};
-use sampan_node::{Events, KeyFile, Keypair, Keystore, Multiaddr, Name, Node, PeerId, Records, Via};
+use sampan_node::{
+    Audience, Events, KeyFile, Keypair, Keystore, Members, Multiaddr, Name, Node, PeerId, Records, Via,
+};
 use sampan_storage::verify::Verify;
 use sampan_storage::{Cid, Store};
 use serde_json::Value;
@@ -25,8 +27,8 @@ use crate::metrics::Metrics;
 use crate::registry::{Collected, Policy, Registry};
 use crate::routers::Routers;
 use crate::sync::{
-    Fetcher, Followed, Follower, Healer, Kept, Publisher, Redirects, StoreRecords, ask_routers, listing,
-    publish,
+    Fetcher, Followed, Follower, Healer, Kept, MembersName, Publisher, Redirects, StoreRecords, ask_routers,
+    listing, publish,
 };
 use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub};
 
@@ -71,6 +73,7 @@ struct Running {
     records: Arc<StoreRecords>,
     follower: Follower,
     publisher: Publisher,
+    members: Option<MembersName>,
     collector: Collector,
     verifier: Verifier,
     healer: Healer,
@@ -109,13 +112,19 @@ impl App {
             Some(settings) => Auth::start(settings).context("authentication cannot be set up")?,
             None => Auth::open(config.anonymous_push),
         };
-        // Peers have no names that a rule could be about, so they get what everyone may pull: all, or nothing.
-        let serving = if auth.gives_to_peers() { Serving::Everyone } else { Serving::Nobody };
-        if serving == Serving::Nobody {
-            tracing::info!("not everyone may pull everything: the node gives no content to its peers");
+        // Peers have no names that a rule could be about, so they get what everyone may pull.
+        let rule = auth.public_rule();
+        if rule.is_some() {
+            tracing::info!("peers get what anonymous clients may pull, and nothing else");
         }
         let dir = config.data.clone();
-        let store = tokio::task::spawn_blocking(move || Store::open(&dir)).await??;
+        let store = tokio::task::spawn_blocking(move || Store::open_for(&dir, rule)).await??;
+        let discreet = store.is_divided() || config.network == Network::Private;
+        if !discreet && let Some(name) = followed_in_confidence(&store) {
+            bail!(
+                "{name}, which is followed here, is for members, and would be given to everyone: set up authentication, or use another data directory"
+            );
+        }
         let keystore = Keystore::new(config.data.join(KEYS));
         let known = match keystore.finish_rotation()? {
             Some(_) => None,
@@ -124,8 +133,21 @@ impl App {
         let key = known.map_or_else(|| KeyFile::load_or_create(&path), Ok)?;
         let kept = Kept::load(&keystore)?;
         let name = key.name();
+        let members = match config.network {
+            Network::Private => Members::Everybody,
+            Network::Lan | Network::Public if config.members.is_empty() => Members::Nobody,
+            Network::Lan | Network::Public => Members::These(config.members.iter().copied().collect()),
+        };
+        let divided = store.is_divided() && members != Members::Nobody;
+        let for_members = divided.then(|| MembersName::open(&keystore)).transpose()?;
         let redirects = Redirects::load(&config.data)?;
-        let records = Arc::new(StoreRecords::new(store.clone(), name, kept.clone(), redirects.clone()));
+        let records = Arc::new(StoreRecords::new(
+            store.clone(),
+            name,
+            kept.clone(),
+            redirects.clone(),
+            for_members.clone(),
+        ));
         let domains = Domains::new(Arc::new(Dns::new(&config.dns)?));
         let routers = (!config.routers.is_empty()).then(|| Routers::new(&config.routers)).transpose()?;
         let settings = sampan_node::Config {
@@ -136,13 +158,16 @@ impl App {
             acquaintance: config.acquaintance.clone(),
             agent: concat!("sampan/", env!("CARGO_PKG_VERSION")).to_owned(),
             mdns: true,
-            serving,
+            serving: Serving::Everyone,
+            members,
             routers: routers.clone().map(|routers| Arc::new(routers) as _),
         };
-        let (node, events) = sampan_node::start(settings, Arc::new(store.clone()), Arc::clone(&records) as _)
-            .await
-            .context(LISTEN)?;
-        let follower = Follower::new(store.clone(), node.clone(), domains.clone(), redirects);
+        let (public, all) = (Arc::new(store.public()), Arc::new(store.clone()));
+        let (node, events) =
+            sampan_node::start_with_members(settings, public, all, Arc::clone(&records) as _)
+                .await
+                .context(LISTEN)?;
+        let follower = Follower::new(store.clone(), node.clone(), discreet, domains.clone(), redirects);
         let publisher = Publisher::new(keystore.clone(), node.clone(), kept);
         let fetcher = Fetcher::new(store.clone(), node.clone());
         let healer = Healer::new(store.clone(), node.clone(), fetcher.clone(), name);
@@ -155,12 +180,14 @@ impl App {
         let network: Arc<dyn content::Network> = Arc::new(content::Node(node.clone()));
         // A command is its owner's, and may ask whom it likes; of strangers the configuration speaks.
         let library = Content::new(store.clone(), Some(Arc::clone(&network)));
-        let names = Names::new(Arc::clone(&records) as _, Arc::clone(&network), domains.clone(), true);
+        let names =
+            Names::new(Arc::clone(&records) as _, Arc::clone(&network), domains.clone(), true).for_members();
         let gateway = config.gateway.enabled.then(|| {
-            let asks = config.gateway.fetch;
+            // What this node gets from others is not for everyone to have of it.
+            let asks = config.gateway.fetch && !store.is_divided();
             let asked = asks.then(|| Arc::clone(&network));
             http::Gateway {
-                content: Content::new(store.clone(), asked),
+                content: Content::for_strangers(store.clone(), asked),
                 names: Names::new(Arc::clone(&records) as _, Arc::clone(&network), domains.clone(), asks),
                 routing: http::Routing::new(network, asks, doors.reached(&config.web)),
             }
@@ -187,6 +214,7 @@ impl App {
             records,
             follower,
             publisher,
+            members: for_members,
             collector,
             verifier,
             healer,
@@ -211,6 +239,11 @@ impl App {
         &self.running.name
     }
 
+    /// The name under which members find all of it.
+    pub(crate) fn members(&self) -> Option<Name> {
+        self.running.members.as_ref().map(MembersName::name)
+    }
+
     pub(crate) fn peer_id(&self) -> PeerId {
         self.running.node.peer_id()
     }
@@ -232,6 +265,9 @@ impl App {
         let tasks = TaskTracker::new();
         tasks.spawn(publish(running.store.clone(), running.node.clone(), key, stop.clone()));
         tasks.spawn(running.publisher.clone().run(stop.clone()));
+        if let Some(members) = &running.members {
+            tasks.spawn(members.clone().publish(running.store.clone(), running.node.clone(), stop.clone()));
+        }
         tasks.spawn(running.follower.clone().listen(events, stop.clone()));
         if let Some(routers) = running.routers.clone() {
             tasks.spawn(routers.run(stop.clone()));
@@ -530,7 +566,7 @@ impl Running {
     /// The better of what is kept here and what the network says.
     async fn resolve(&self, name: Name) -> anyhow::Result<Resolved> {
         let read = |bytes| Record::decode(bytes).ok()?.verify_signature(&name).ok();
-        let kept = self.records.record(&name).and_then(read);
+        let kept = self.records.record(&name, Audience::Members).and_then(read);
         let found = self.node.resolve(name).await;
         match (kept, found) {
             (Some(kept), Some(found)) if select(&found.record, &kept).is_gt() => {
@@ -573,6 +609,8 @@ impl Running {
             peer_id: self.node.peer_id().to_string(),
             root: self.store.root().to_string(),
             sequence: self.store.state().sequence,
+            public_root: self.store.public().root().map(|(root, _)| root.to_string()),
+            members: self.members.as_ref().map(|members| members.name().to_string()),
             addresses: self.node.addresses().await.iter().map(ToString::to_string).collect(),
             http: self.http.clone(),
             url: self.url.clone(),
@@ -590,6 +628,15 @@ impl Running {
     fn follows(&self) -> Vec<FollowStatus> {
         self.follower.followed().into_iter().map(describe).collect()
     }
+}
+
+/// A followed name whose tree is for members, if any is.
+fn followed_in_confidence(store: &Store) -> Option<String> {
+    let private = |bytes: &[u8]| Record::decode(bytes.to_vec()).is_ok_and(|record| record.is_private());
+    let mut follows = store.state().follows.into_iter();
+    follows
+        .find(|follow| follow.good.as_ref().is_some_and(|good| private(&good.record)))
+        .map(|follow| follow.name)
 }
 
 fn describe(followed: Followed) -> FollowStatus {

@@ -10,6 +10,7 @@ use libp2p::PeerId;
 use libp2p::request_response::ResponseChannel;
 use tokio::task::JoinSet;
 
+use crate::audience::Audience;
 use crate::bitswap::Serving;
 use crate::ipns::{Record, Verified};
 use crate::name::Name;
@@ -25,7 +26,7 @@ const WAITING: usize = 512;
 #[derive(Debug)]
 pub(crate) enum Task {
     /// By a Sampan: the current record, and what changed.
-    Ask { name: Name, have: Option<Cid>, channel: ResponseChannel<follow::Response> },
+    Ask { name: Name, have: Option<Cid>, audience: Audience, channel: ResponseChannel<follow::Response> },
     /// By any peer: the current record.
     Fetch { name: Name, channel: ResponseChannel<fetch::Response> },
     /// By this node: what is on disk of these names, before `peers` are asked for what is newer.
@@ -104,10 +105,10 @@ impl Answers {
 impl Task {
     fn answer(self, records: &dyn Records, serving: Serving) -> Answer {
         match self {
-            Self::Ask { name, have, channel } => {
+            Self::Ask { name, have, audience, channel } => {
                 let update = match serving {
-                    Serving::Everyone => records.update(&name, have.as_ref()),
-                    Serving::Nobody => records.record(&name).map(|record| (record, Bytes::new())),
+                    Serving::Everyone => records.update(&name, have.as_ref(), audience),
+                    Serving::Nobody => records.record(&name, audience).map(|record| (record, Bytes::new())),
                 };
                 let response = match update {
                     Some((record, nodes)) => follow::Response::Known { record, nodes: fitting(nodes) },
@@ -119,7 +120,7 @@ impl Task {
                 let now = SystemTime::now();
                 let valid =
                     |bytes: &Bytes| Record::decode(bytes.clone()).is_ok_and(|record| !record.is_expired(now));
-                let response = match records.record(&name).filter(valid) {
+                let response = match records.record(&name, Audience::Strangers).filter(valid) {
                     Some(record) => fetch::Response::Found(record),
                     None => fetch::Response::NotFound,
                 };
@@ -127,7 +128,7 @@ impl Task {
             }
             Self::Own { names, peers } => {
                 let own = |name: Name| {
-                    let record = records.record(&name)?;
+                    let record = records.record(&name, Audience::Members)?;
                     let verified = Record::decode(record).and_then(|record| record.verify_signature(&name));
                     verified
                         .inspect_err(|error| tracing::warn!(%name, %error, "the kept record is unusable"))

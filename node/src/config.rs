@@ -9,6 +9,7 @@ use libp2p::PeerId;
 use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::pnet::PreSharedKey;
 
+use crate::audience::Members;
 use crate::bitswap::Serving;
 use crate::gate::Acquaintance;
 use crate::key::Keypair;
@@ -36,6 +37,8 @@ pub struct Config {
     pub mdns: bool,
     /// Who may fetch blocks from this node.
     pub serving: Serving,
+    /// Who gets what is not for strangers.
+    pub members: Members,
     /// Whom else to ask for records and providers.
     pub routers: Option<Arc<dyn Routers>>,
 }

@@ -123,12 +123,13 @@ impl Node {
 
     /// Sends a record, signed for `name`, to the connected followers and over pubsub, then puts it into
     /// the DHT in the background. `nodes` is a CAR of what changed below its root, or empty. The record
-    /// must be durable by now. One that has expired goes to followers only.
+    /// must be durable by now. One that has expired goes to followers only, and a private one to members among them.
     pub async fn publish(&self, name: Name, record: Bytes, nodes: Bytes) -> Result<Published, PublishError> {
         let record = Record::decode(record)?.verify_signature(&name)?;
-        let bytes = record.bytes().clone();
+        // Routers are strangers.
+        let bytes = (!record.is_private()).then(|| record.bytes().clone());
         let published = self.call(|reply| Command::Publish { record, nodes, reply }).await;
-        if let (Some(Ok(_)), Some(routers)) = (&published, &self.routers) {
+        if let (Some(Ok(_)), Some(routers), Some(bytes)) = (&published, &self.routers, bytes) {
             routers.put(name, bytes);
         }
         published.unwrap_or(Err(PublishError::Stopped))

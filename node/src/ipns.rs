@@ -64,6 +64,8 @@ pub struct Draft {
     pub ttl: Duration,
     /// Which installation writes with this key; empty for none.
     pub instance: Vec<u8>,
+    /// For members only: whoever has the record gives it, and what it leads to, to nobody else.
+    pub private: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,7 +110,7 @@ impl Draft {
 
     /// The same for any content path.
     pub fn to_path(value: String, sequence: u64, now: SystemTime) -> Self {
-        Self { value, sequence, validity: now + LIFETIME, ttl: TTL, instance: Vec::new() }
+        Self { value, sequence, validity: now + LIFETIME, ttl: TTL, instance: Vec::new(), private: false }
     }
 }
 
@@ -123,6 +125,7 @@ impl Record {
             sequence: draft.sequence,
             validity: ByteBuf::from(validity.clone()),
             validity_type: 0,
+            private: draft.private.then_some(true),
             instance: (!draft.instance.is_empty()).then(|| ByteBuf::from(draft.instance.clone())),
         };
         let encoded = serde_ipld_dagcbor::to_vec(&data).map_err(|_| RecordError::Malformed("its data"))?;
@@ -227,6 +230,11 @@ impl Record {
         Duration::from_nanos(self.data.ttl)
     }
 
+    /// Whether it is for members only.
+    pub fn is_private(&self) -> bool {
+        self.data.private == Some(true)
+    }
+
     /// Which installation signed this, if it said so.
     pub fn instance(&self) -> Option<&[u8]> {
         self.data.instance.as_ref().map(|id| id.as_slice())
@@ -325,6 +333,8 @@ struct Data {
     validity: ByteBuf,
     #[serde(rename = "ValidityType")]
     validity_type: u64,
+    #[serde(rename = "_sampan_private", default, skip_serializing_if = "Option::is_none")]
+    private: Option<bool>,
     #[serde(rename = "_sampan_instance", default, skip_serializing_if = "Option::is_none")]
     instance: Option<ByteBuf>,
 }

@@ -57,6 +57,16 @@ impl Label {
     pub fn is_own(&self) -> bool {
         self.0 == "self"
     }
+
+    /// The key of the name under which the registry's members find all of it.
+    pub fn members() -> Self {
+        Self("registry-members".to_owned())
+    }
+
+    /// Whether the registry alone publishes with this key.
+    pub fn is_reserved(&self) -> bool {
+        self.is_own() || *self == Self::members()
+    }
 }
 
 impl Keystore {

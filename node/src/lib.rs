@@ -16,6 +16,7 @@ pub mod keystore;
 pub mod name;
 
 mod answers;
+mod audience;
 mod behaviour;
 mod command;
 mod config;
@@ -46,6 +47,7 @@ mod tests;
 #[cfg(test)]
 mod vectors;
 
+pub use audience::{Audience, Members};
 pub use behaviour::BehaviourError;
 pub use config::{Config, DEFAULT_PORT, Network, SwarmKey, SwarmKeyError, default_listen};
 pub use event::{Event, Events, Refusal, Stats};
@@ -63,5 +65,5 @@ pub use peers::{Direction, Peer};
 pub use ports::check_all as check_ports;
 pub use records::{MemoryRecords, Records};
 pub use routers::Routers;
-pub use start::{StartError, start};
+pub use start::{StartError, start, start_with_members};
 pub use transport::TransportError;

@@ -209,6 +209,12 @@ impl Names {
         self.names.contains_key(name)
     }
 
+    /// Whether the name is for members only, as far as its record is known.
+    pub(crate) fn is_private(&self, name: &Name) -> bool {
+        let known = self.names.get(name).and_then(|entry| entry.known.as_ref());
+        known.is_some_and(|known| known.record.is_private())
+    }
+
     pub(crate) fn of_topic(&self, topic: &TopicHash) -> Option<Name> {
         self.topics.get(topic).copied()
     }

@@ -6,17 +6,18 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use cid::Cid;
 
+use crate::audience::Audience;
 use crate::name::Name;
 
 /// What the node asks of whoever keeps the records. Answered from memory or disk, off the network's
 /// task, so it may block for a moment.
 pub trait Records: Send + Sync {
-    /// The current signed record of a name that is published or followed here.
-    fn record(&self, name: &Name) -> Option<Bytes>;
+    /// The current signed record of a name that is published or followed here, if the audience may know it.
+    fn record(&self, name: &Name, audience: Audience) -> Option<Bytes>;
 
     /// The current record, and as a CAR the nodes that lead from the root `have` to its root; the CAR
-    /// may be empty, and then they are fetched block by block.
-    fn update(&self, name: &Name, have: Option<&Cid>) -> Option<(Bytes, Bytes)>;
+    /// holds nothing that the audience may not have; it may be empty, and then they are fetched block by block.
+    fn update(&self, name: &Name, have: Option<&Cid>, audience: Audience) -> Option<(Bytes, Bytes)>;
 }
 
 /// Records in memory: the twin for tests.
@@ -32,11 +33,11 @@ impl MemoryRecords {
 }
 
 impl Records for MemoryRecords {
-    fn record(&self, name: &Name) -> Option<Bytes> {
-        self.update(name, None).map(|(record, _)| record)
+    fn record(&self, name: &Name, audience: Audience) -> Option<Bytes> {
+        self.update(name, None, audience).map(|(record, _)| record)
     }
 
-    fn update(&self, name: &Name, _: Option<&Cid>) -> Option<(Bytes, Bytes)> {
+    fn update(&self, name: &Name, _: Option<&Cid>, _: Audience) -> Option<(Bytes, Bytes)> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 }

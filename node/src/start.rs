@@ -66,6 +66,17 @@ pub async fn start(
     blocks: Arc<dyn Blocks>,
     records: Arc<dyn Records>,
 ) -> Result<(Node, Events), StartError> {
+    let members = Arc::clone(&blocks);
+    start_with_members(config, blocks, members, records).await
+}
+
+/// The same where members may fetch `members`, and all others `blocks`.
+pub async fn start_with_members(
+    config: Config,
+    blocks: Arc<dyn Blocks>,
+    members: Arc<dyn Blocks>,
+    records: Arc<dyn Records>,
+) -> Result<(Node, Events), StartError> {
     // As in kubo: whoever sets this wants no connection without the shared secret.
     if std::env::var_os("LIBP2P_FORCE_PNET").is_some_and(|value| value == "1")
         && !matches!(config.network, Network::Private(_))
@@ -75,6 +86,7 @@ pub async fn start(
     let peer_id = config.key.peer_id();
     let bitswap = bitswap::Config { serving: config.serving, ..bitswap::Config::default() };
     let (bitswap, bitswap_client) = bitswap::Behaviour::new(blocks, bitswap);
+    let bitswap = bitswap.with_members(config.members.clone(), members);
     let behaviour = Behaviour::new(&config, bitswap)?;
     let mut swarm = Swarm::new(transport::build(&config)?, behaviour, peer_id, swarm_config(&config.network));
     let listeners = listen(&mut swarm, &config)?;
@@ -93,6 +105,7 @@ pub async fn start(
         swarm,
         commands: receiver,
         answers: Answers::new(records, config.serving),
+        members: config.members,
         outbox,
         counters: Arc::clone(&counters),
         network: config.network,

@@ -17,8 +17,8 @@ use crate::bitswap::{Serving, SessionOptions};
 use crate::gate::Acquaintance;
 use crate::ipns::{Draft, LIFETIME, Record, RecordError, Verified};
 use crate::{
-    Config, Event, Events, Keypair, MemoryRecords, Multiaddr, Network, Node, PeerId, PublishError, Refusal,
-    StartError, fetch, follow, gossip, start, transport,
+    Config, Event, Events, Keypair, Members, MemoryRecords, Multiaddr, Network, Node, PeerId, PublishError,
+    Refusal, StartError, fetch, follow, gossip, start, transport,
 };
 
 /// Far above what anything here takes.
@@ -42,6 +42,7 @@ fn config() -> Config {
         acquaintance: Acquaintance::default(),
         mdns: false,
         serving: Serving::Everyone,
+        members: Members::Nobody,
         routers: None,
     }
 }
@@ -603,6 +604,6 @@ async fn a_peer_address_without_a_peer_is_refused() {
 
 impl Fixture {
     fn records_of_own(&self) -> Bytes {
-        crate::Records::record(self.records.as_ref(), &self.key.name()).unwrap()
+        crate::Records::record(self.records.as_ref(), &self.key.name(), crate::Audience::Members).unwrap()
     }
 }

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::answers::Answers;
+use crate::audience::Members;
 use crate::behaviour::{Behaviour, BehaviourEvent};
 use crate::command::Command;
 use crate::config::Network;
@@ -44,6 +45,7 @@ pub(crate) struct Worker {
     pub(crate) swarm: Swarm<Behaviour>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) answers: Answers,
+    pub(crate) members: Members,
     pub(crate) outbox: Outbox,
     pub(crate) counters: Arc<Counters>,
     pub(crate) network: Network,

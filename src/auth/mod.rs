@@ -28,13 +28,14 @@ mod signature;
 pub(crate) mod tests;
 mod watched;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
-use sampan_storage::RepositoryName;
+use sampan_storage::{Digest, PublicRule, RepositoryName};
 
 use caller::Identity;
 use grants::{Grants, scope_of, scope_of_catalog};
@@ -185,6 +186,27 @@ impl Auth {
     /// no names yet that a rule could be about: everyone, where everyone may pull everything, or nobody.
     pub(crate) fn gives_to_peers(&self) -> bool {
         self.sees_all(&Caller::anonymous(Place::Elsewhere(Stranger::NotLoopback)))
+    }
+
+    /// What of the registry peers and clients of the gateway may have, where that is not all: the repositories that an
+    /// anonymous client elsewhere may pull. What a token's issuer would allow it alone knows.
+    pub(crate) fn public_rule(&self) -> Option<PublicRule> {
+        if self.gives_to_peers() {
+            return None;
+        }
+        let anonymous = Identity::Anonymous(Place::Elsewhere(Stranger::NotLoopback));
+        let patterns = match &*self.0 {
+            Mode::Passwords { rules, .. } => rules.patterns(&anonymous, Action::Pull),
+            Mode::Open { .. } | Mode::Tokens(_) => BTreeSet::new(),
+        };
+        // A version, because what a pattern matches may change with the program.
+        let said = patterns.iter().fold(String::from("1"), |said, pattern| format!("{said}\n{pattern}"));
+        let fingerprint = Digest::of(sampan_storage::Algorithm::Sha256, said.as_bytes()).to_string();
+        let auth = self.clone();
+        Some(PublicRule::new(fingerprint.into_bytes(), move |repository| match &*auth.0 {
+            Mode::Passwords { rules, .. } => rules.allow(&anonymous, repository.as_str(), Action::Pull),
+            Mode::Open { .. } | Mode::Tokens(_) => false,
+        }))
     }
 
     /// Who has brought this. Where nothing is configured, nothing that is brought counts. A certificate counts where a

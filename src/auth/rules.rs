@@ -1,6 +1,7 @@
 //! Rules: who may do what in which repositories. What no rule allows is not allowed, and what anonymous clients may
 //! do, everyone may.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -77,6 +78,11 @@ impl Rules {
     /// Whether this is allowed in every repository.
     pub(super) fn allow_everywhere(&self, identity: &Identity, action: Action) -> bool {
         self.of(identity, action).any(|rule| rule.repositories.iter().any(Pattern::is_everything))
+    }
+
+    /// The patterns of repositories in which this is allowed, each once.
+    pub(super) fn patterns(&self, identity: &Identity, action: Action) -> BTreeSet<&str> {
+        self.of(identity, action).flat_map(|rule| &rule.repositories).map(Pattern::as_str).collect()
     }
 
     /// Whether a rule is for this identity by its name.

@@ -41,9 +41,13 @@ fn greet(app: &App, config: &Config) {
         (Network::Private, None) => {
             "private: whoever has the swarm key may fetch what anonymous clients may pull"
         }
-        (Network::Lan, Some(_)) => "lan: clients log in, so peers get no content",
-        (Network::Public, Some(_)) => "public: clients log in, so peers get no content",
-        (Network::Private, Some(_)) => "private: clients log in, so peers get no content",
+        (Network::Lan, Some(_)) => {
+            "lan: everyone on this LAN may fetch what anonymous clients may pull, and members everything"
+        }
+        (Network::Public, Some(_)) => {
+            "public: everyone may fetch what anonymous clients may pull, and members everything"
+        }
+        (Network::Private, Some(_)) => "private: whoever has the swarm key may fetch everything",
     };
     let row = |left: &str, right: String| vec![format!("  {left}"), right];
     print::line(&format!("sampan {}", env!("CARGO_PKG_VERSION")));
@@ -53,6 +57,7 @@ fn greet(app: &App, config: &Config) {
         row("registry", app.url()),
         row("network", network.to_owned()),
     ];
+    rows.extend(app.members().map(|name| row("members", name.to_string())));
     // Loopback addresses stand last; `sampan status` shows all.
     rows.extend(app.addresses().iter().take(SHOWN).map(|address| row("p2p", address.to_string())));
     rows.push(row("data", config.data.display().to_string()));

@@ -11,17 +11,22 @@ pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
     if json {
         return print::json(&status);
     }
+    let root = status.root;
     let row = |left: &str, right: String| vec![left.to_owned(), right];
     let mut rows = vec![
         row("name", status.name),
         row("peer", status.peer_id),
-        row("root", status.root),
+        row("root", root.clone()),
         row("sequence", status.sequence.to_string()),
         row("registry", status.url),
         row("network", status.network),
         row("peers", status.peers.to_string()),
         row("data", status.data),
     ];
+    if let Some(public) = status.public_root.filter(|public| *public != root) {
+        rows.push(row("public root", public));
+    }
+    rows.extend(status.members.map(|name| row("members", name)));
     rows.extend(status.addresses.into_iter().map(|address| row("p2p", address)));
     for follow in status.follows {
         rows.push(row("follows", follow.name));

@@ -378,6 +378,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Peer ids; with these none are, whatever `ipfs.allow` says. Default: none.",
     ),
     key(
+        "ipfs.members",
+        Peers,
+        Used,
+        "Peer ids that may fetch everything, also what anonymous clients may not pull. In a private network everybody may. Default: none.",
+    ),
+    key(
         "ipfs.follow",
         Names,
         Used,

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
-use sampan_node::{Acquaintance, Multiaddr};
+use sampan_node::{Acquaintance, Multiaddr, PeerId};
 use serde_json::Value;
 
 use crate::auth::Settings;
@@ -78,6 +78,8 @@ pub(crate) struct Config {
     pub(crate) peers: Vec<Multiaddr>,
     /// Who may be connected to at all.
     pub(crate) acquaintance: Acquaintance,
+    /// Peers that may fetch what anonymous clients may not pull.
+    pub(crate) members: Vec<PeerId>,
     /// Where nobody has to log in: anonymous clients may push from anywhere.
     pub(crate) anonymous_push: bool,
     /// How clients log in, and what they may do then.
@@ -255,6 +257,8 @@ impl Config {
         note("ipfs.allow", texts(&allow), source);
         let (deny, source) = said.peers("ipfs.deny").unwrap_or_default();
         note("ipfs.deny", texts(&deny), source);
+        let (members, source) = said.peers("ipfs.members").unwrap_or_default();
+        note("ipfs.members", texts(&members), source);
         let acquaintance =
             Acquaintance { allow: allow.into_iter().collect(), deny: deny.into_iter().collect() };
 
@@ -326,6 +330,7 @@ impl Config {
             follow,
             peers,
             acquaintance,
+            members,
             anonymous_push,
             auth,
             delete,

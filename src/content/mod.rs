@@ -50,9 +50,11 @@ const MAX_BROUGHT: usize = 512;
 const MAX_CID: usize = 256;
 
 /// Clones share everything.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Content {
     store: Store,
+    /// What may be read of it.
+    blocks: Arc<dyn Blocks>,
     /// Whom to ask for what is not here; `None` where nobody may be asked.
     network: Option<Arc<dyn Network>>,
     walks: Arc<Semaphore>,
@@ -85,23 +87,32 @@ struct Walking {
 }
 
 /// Blocks of this disk, then those that peers gave just now.
-struct Both<'a>(&'a Store, &'a MemoryBlocks);
+struct Both<'a>(&'a dyn Blocks, &'a MemoryBlocks);
 
 impl Content {
     pub(crate) fn new(store: Store, network: Option<Arc<dyn Network>>) -> Self {
-        Self { store, network, walks: Arc::new(Semaphore::new(MAX_WALKS)) }
+        let blocks = Arc::new(store.clone());
+        Self { store, blocks, network, walks: Arc::new(Semaphore::new(MAX_WALKS)) }
+    }
+
+    /// Of this disk only what everyone may have. Where that is not all, nobody is asked for the rest: what this node
+    /// gets of others is not for everyone either.
+    pub(crate) fn for_strangers(store: Store, network: Option<Arc<dyn Network>>) -> Self {
+        let blocks = Arc::new(store.public());
+        let network = network.filter(|_| !store.is_divided());
+        Self { blocks, ..Self::new(store, network) }
     }
 
     /// Whether the block is on this disk.
     pub(crate) async fn has(&self, cid: Cid) -> Result<bool, ContentError> {
-        let store = self.store.clone();
-        Ok(off_thread(move || store.size(&cid)).await??.is_some())
+        let blocks = Arc::clone(&self.blocks);
+        Ok(off_thread(move || blocks.size(&cid)).await??.is_some())
     }
 
     /// One block.
     pub(crate) async fn block(&self, cid: Cid, reach: Reach) -> Result<Bytes, ContentError> {
-        let store = self.store.clone();
-        if let Some(data) = off_thread(move || store.get(&cid)).await?? {
+        let blocks = Arc::clone(&self.blocks);
+        if let Some(data) = off_thread(move || blocks.get(&cid)).await?? {
             return Ok(data);
         }
         let brought = self.bring(cid, Vec::new(), reach).await?;
@@ -118,8 +129,8 @@ impl Content {
     ) -> Result<Resolved, ContentError> {
         let (names, brought) = (Arc::new(names), Arc::new(MemoryBlocks::default()));
         loop {
-            let (store, names, held) = (self.store.clone(), Arc::clone(&names), Arc::clone(&brought));
-            let found = off_thread(move || resolve(&Both(&store, &held), &root, &names)).await?;
+            let (blocks, names, held) = (Arc::clone(&self.blocks), Arc::clone(&names), Arc::clone(&brought));
+            let found = off_thread(move || resolve(&Both(blocks.as_ref(), &held), &root, &names)).await?;
             match found {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) => return Err(ContentError::NoPath),
@@ -169,6 +180,12 @@ impl Content {
     }
 }
 
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Content").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
 impl Walking {
     /// The next blocks, or why there are none; and the walk, unless it is over.
     async fn step(mut self) -> (Batch, Option<Self>) {
@@ -189,9 +206,9 @@ impl Walking {
 
     async fn bring(&mut self, cid: Cid) -> Result<(), ContentError> {
         let ahead: Vec<Cid> = self.walk.ahead(AHEAD).filter(|other| *other != cid).collect();
-        let store = self.content.store.clone();
+        let here = Arc::clone(&self.content.blocks);
         let absent = move || {
-            let is_absent = |cid: &Cid| !store.size(cid).is_ok_and(|size| size.is_some());
+            let is_absent = |cid: &Cid| !here.size(cid).is_ok_and(|size| size.is_some());
             ahead.into_iter().filter(is_absent).collect()
         };
         let others = if self.reach == Reach::Anywhere { off_thread(absent).await? } else { Vec::new() };
@@ -206,7 +223,7 @@ impl Walking {
 
     /// Reads a batch. Returns whether there is more.
     fn read(&mut self, batch: &mut Batch) -> bool {
-        let blocks = Both(&self.content.store, &self.brought);
+        let blocks = Both(self.content.blocks.as_ref(), &self.brought);
         let mut bytes = 0;
         while bytes < BATCH {
             match self.walk.next(&blocks) {

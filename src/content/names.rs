@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use sampan_node::ipns::{Record, RecordError, Verified, select};
-use sampan_node::{Name, Offered, Records};
+use sampan_node::{Audience, Name, Offered, Records};
 use sampan_storage::Cid;
 
 use super::{Address, ContentError, Domain, Domains, Network, Reach, Root, off_thread};
@@ -26,6 +26,7 @@ pub(crate) struct Names {
     domains: Domains,
     /// Whether the network and the DNS are asked for names that nobody here knows.
     asks: bool,
+    audience: Audience,
     brought: Arc<Mutex<VecDeque<Verified>>>,
 }
 
@@ -48,19 +49,26 @@ pub(crate) enum PutError {
 }
 
 impl Names {
+    /// For strangers.
     pub(crate) fn new(
         own: Arc<dyn Records>,
         network: Arc<dyn Network>,
         domains: Domains,
         asks: bool,
     ) -> Self {
-        Self { own, network, domains, asks, brought: Arc::default() }
+        Self { own, network, domains, asks, audience: Audience::Strangers, brought: Arc::default() }
+    }
+
+    /// For the owner.
+    #[must_use]
+    pub(crate) fn for_members(self) -> Self {
+        Self { audience: Audience::Members, ..self }
     }
 
     /// The current record of a name, if anybody knows it. It may have expired where it is followed here.
     pub(crate) async fn record(&self, name: Name, reach: Reach) -> Result<Option<Verified>, ContentError> {
-        let own = Arc::clone(&self.own);
-        let kept = off_thread(move || own.record(&name)).await?;
+        let (own, audience) = (Arc::clone(&self.own), self.audience);
+        let kept = off_thread(move || own.record(&name, audience)).await?;
         if let Some(record) = kept.and_then(|bytes| verified(&name, bytes)) {
             return Ok(Some(record));
         }

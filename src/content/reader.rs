@@ -113,17 +113,18 @@ impl Content {
             brought.put(&root);
         }
         loop {
-            let store = self.store.clone();
+            let blocks = std::sync::Arc::clone(&self.blocks);
             let (kept, listed) = off_thread(move || {
                 let mut entries = Vec::new();
-                let listed = directory::for_each(&Both(&store, &brought), &cid, &mut |entry: Entry| {
-                    entries.push((entry.name, entry.cid.to_string()));
-                    if entries.len() < MAX_ENTRIES {
-                        ControlFlow::Continue(())
-                    } else {
-                        ControlFlow::Break(())
-                    }
-                });
+                let listed =
+                    directory::for_each(&Both(blocks.as_ref(), &brought), &cid, &mut |entry: Entry| {
+                        entries.push((entry.name, entry.cid.to_string()));
+                        if entries.len() < MAX_ENTRIES {
+                            ControlFlow::Continue(())
+                        } else {
+                            ControlFlow::Break(())
+                        }
+                    });
                 (brought, listed.map(|()| entries))
             })
             .await?;
@@ -160,7 +161,7 @@ impl Reading {
     }
 
     fn read(&mut self) -> Result<Next, ContentError> {
-        let blocks = Both(&self.content.store, &self.brought);
+        let blocks = Both(self.content.blocks.as_ref(), &self.brought);
         // Taken back where the leaf itself is not here yet.
         let before = self.leaves.clone();
         let leaf = match self.leaves.next(&blocks)? {

@@ -110,6 +110,13 @@ pub(crate) struct Status {
     pub(crate) peer_id: String,
     pub(crate) root: String,
     pub(crate) sequence: u64,
+    /// What strangers find under the name: the same root, or that of what anonymous clients may pull; nothing while it
+    /// is being made.
+    #[serde(default)]
+    pub(crate) public_root: Option<String>,
+    /// The name under which members find all of it.
+    #[serde(default)]
+    pub(crate) members: Option<String>,
     /// Full multiaddrs, with the peer id.
     pub(crate) addresses: Vec<String>,
     pub(crate) http: String,

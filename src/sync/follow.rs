@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use sampan_node::ipns::{Record, Verified, select};
 use sampan_node::{Event, Events, Name, Node, PeerId, Via};
@@ -47,6 +47,8 @@ pub(crate) struct Followed {
 pub(crate) struct Follower {
     pub(super) store: Store,
     pub(super) node: Node,
+    /// Whether what is for members may lie here: not where all that is here is given to everyone.
+    discreet: bool,
     pub(super) domains: Domains,
     pub(super) redirects: Redirects,
     names: Arc<Mutex<HashMap<Name, Watch>>>,
@@ -78,10 +80,17 @@ struct Heard {
 }
 
 impl Follower {
-    pub(crate) fn new(store: Store, node: Node, domains: Domains, redirects: Redirects) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        node: Node,
+        discreet: bool,
+        domains: Domains,
+        redirects: Redirects,
+    ) -> Self {
         Self {
             store,
             node,
+            discreet,
             domains,
             redirects,
             names: Arc::default(),
@@ -291,6 +300,9 @@ impl Follower {
             let sequence = heard.record.sequence();
             let target = heard.record.target();
             let adopted = match target {
+                _ if heard.record.is_private() && !self.discreet => Err(anyhow!(
+                    "the name is for members, and this registry gives everyone what it has: set up authentication here"
+                )),
                 Some(target) => self.move_on(&heard.record, target).await,
                 None => self.adopt(old, heard).await,
             };

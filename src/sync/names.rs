@@ -36,7 +36,7 @@ impl Kept {
     /// Reads the records of all named keys.
     pub(crate) fn load(keystore: &Keystore) -> anyhow::Result<Self> {
         let kept = Self::default();
-        for label in keystore.labels()?.iter().filter(|label| !label.is_own()) {
+        for label in keystore.labels()?.iter().filter(|label| !label.is_reserved()) {
             if let Some(record) = keystore.record(label)? {
                 kept.put(&record);
             }
@@ -64,9 +64,9 @@ impl Publisher {
 
     /// Has the name of a key point to `value`, and tells so.
     pub(crate) async fn publish(&self, label: Label, value: String) -> anyhow::Result<Verified> {
-        if label.is_own() {
+        if label.is_reserved() {
             bail!(
-                "the key self is the registry's: its name always points to the registry's tree; give another --key"
+                "the key {label} is the registry's: its name always points to the registry's tree; give another --key"
             );
         }
         let _signing = self.signing.lock().await;
@@ -103,7 +103,7 @@ impl Publisher {
         let _signing = self.signing.lock().await;
         let keystore = self.keystore.clone();
         for label in blocking(move || keystore.labels()).await?? {
-            if label.is_own() {
+            if label.is_reserved() {
                 continue;
             }
             let (keystore, of) = (self.keystore.clone(), label.clone());

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use sampan_node::ipns::{Draft, LIFETIME, Record, Verified};
 use sampan_node::{Keypair, Node};
 use sampan_storage::{Cid, Store, fail};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{EAGER, blocking, nodes};
@@ -28,7 +29,7 @@ pub(crate) async fn publish(store: Store, node: Node, key: Keypair, stop: Cancel
         node.bitswap().restocked().await;
         let wait = match publish_root(&store, &node, &key, published).await {
             Ok(root) => {
-                published = Some(root);
+                published = root.or(published);
                 REPUBLISH
             }
             Err(error) => {
@@ -38,27 +39,48 @@ pub(crate) async fn publish(store: Store, node: Node, key: Keypair, stop: Cancel
         };
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = folds.changed() => if changed.is_err() { return },
+            changed = told(&mut folds, &store, published) => if changed.is_err() { return },
             () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
-async fn publish_root(store: &Store, node: &Node, key: &Keypair, before: Option<Cid>) -> anyhow::Result<Cid> {
+/// The next fold that changes what is published: of others strangers hear nothing, not even that there was one.
+async fn told(
+    folds: &mut watch::Receiver<u64>,
+    store: &Store,
+    published: Option<Cid>,
+) -> Result<(), watch::error::RecvError> {
+    loop {
+        folds.changed().await?;
+        let root = store.public().root();
+        if !store.is_divided() || root.map(|(root, _)| root) != published {
+            return Ok(());
+        }
+    }
+}
+
+/// Returns the root, or nothing where what may be told is not made yet.
+async fn publish_root(
+    store: &Store,
+    node: &Node,
+    key: &Keypair,
+    before: Option<Cid>,
+) -> anyhow::Result<Option<Cid>> {
+    let Some((root, sequence)) = store.public().root() else { return Ok(None) };
     let state = store.state();
-    let root = state.root.map_or_else(|| store.root(), |root| root.0);
     let now = SystemTime::now();
     let before_it = state.record.and_then(|bytes| Record::decode(bytes.into_vec()).ok());
     // After a rotation the one that is kept is the old key's.
     let before_it: Option<Verified> = before_it.and_then(|record| record.verify_signature(&key.name()).ok());
     // Equal in what it says and good for long enough: send the one that is kept.
     let kept = before_it.as_ref().filter(|record| {
-        record.cid() == Some(root) && record.sequence() == state.sequence && record.validity() > now + RENEW
+        record.cid() == Some(root) && record.sequence() == sequence && record.validity() > now + RENEW
     });
     let record: Bytes = if let Some(record) = kept {
         record.bytes().clone()
     } else {
-        let draft = Draft::new(root, state.sequence, now).outliving(before_it.as_deref());
+        let draft = Draft::new(root, sequence, now).outliving(before_it.as_deref());
         let record = Record::sign(key, &draft)?;
         fail::point("publish.sign.after");
         // Durable before anyone hears of it, so that the sequence never falls.
@@ -77,5 +99,5 @@ async fn publish_root(store: &Store, node: &Node, key: &Keypair, before: Option<
     };
     node.publish(key.name(), record, nodes).await?;
     node.provide(root).await;
-    Ok(root)
+    Ok(Some(root))
 }

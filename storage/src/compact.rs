@@ -20,6 +20,7 @@ use crate::dag::pb;
 use crate::dag::walk::links;
 use crate::error::StoreError;
 use crate::inner::Inner;
+use crate::pack::Packs;
 
 /// Below this, packs are not worth a walk.
 const LEAST: u64 = 16 * 1024 * 1024;
@@ -58,7 +59,7 @@ impl PastRoots {
         }
     }
 
-    fn roots(&self) -> Vec<Cid> {
+    pub(crate) fn roots(&self) -> Vec<Cid> {
         self.0.iter().map(|(_, root)| *root).collect()
     }
 }
@@ -78,7 +79,12 @@ impl Compactor {
 
     /// Called between two folds, by the thread that makes them.
     pub(crate) fn look(&mut self, inner: &Inner) {
-        if inner.packs.total() < LEAST.max(self.live * FACTOR) {
+        if let Some(public) = &inner.public
+            && let Err(error) = public.compact(inner)
+        {
+            tracing::warn!(%error, "the public packs could not be compacted");
+        }
+        if inner.packs.total() < due(self.live) {
             return;
         }
         match compact(inner) {
@@ -95,12 +101,32 @@ impl Compactor {
     }
 }
 
+/// Length of packs that are worth a walk, by what was live the last time.
+pub(crate) fn due(live: u64) -> u64 {
+    LEAST.max(live * FACTOR)
+}
+
+/// The same for the packs of the public tree, in which nobody else puts anything.
+pub(crate) fn compact_public(
+    inner: &Inner,
+    packs: &Packs,
+    current: Cid,
+    past: &[Cid],
+) -> Result<(), StoreError> {
+    let old = packs.begin_rewrite()?;
+    let mut live = HashSet::new();
+    let marked = mark_below(inner, &current, &mut live).and_then(|()| mark_past(inner, past, &mut live));
+    let rewritten = marked.map_err(StoreError::from).and_then(|()| rewrite(packs, &old, &live));
+    packs.end_rewrite();
+    rewritten
+}
+
 /// Returns the bytes that are live, or `None` when a root is being adopted just now.
 pub(crate) fn compact(inner: &Inner) -> Result<Option<u64>, StoreError> {
     let Ok(_no_adoption) = inner.adoptions.try_write() else { return Ok(None) };
     let before = inner.packs.total();
     let old = inner.packs.begin_rewrite()?;
-    let rewritten = mark(inner).map_err(StoreError::from).and_then(|live| rewrite(inner, &old, &live));
+    let rewritten = mark(inner).map_err(StoreError::from).and_then(|live| rewrite(&inner.packs, &old, &live));
     inner.packs.end_rewrite();
     rewritten?;
     let after = inner.packs.total();
@@ -120,15 +146,20 @@ fn mark(inner: &Inner) -> Result<HashSet<u64>, BlockError> {
         mark_below(inner, &root, &mut live)?;
     }
     let past = inner.past_roots.lock().unwrap_or_else(PoisonError::into_inner).roots();
-    for root in past {
+    mark_past(inner, &past, &mut live)?;
+    mark_kept(inner, &mut live)?;
+    Ok(live)
+}
+
+fn mark_past(inner: &Inner, roots: &[Cid], live: &mut HashSet<u64>) -> Result<(), BlockError> {
+    for root in roots {
         // One that an earlier compaction has thinned away is whole no more.
-        match mark_below(inner, &root, &mut live) {
+        match mark_below(inner, root, live) {
             Ok(()) | Err(BlockError::Missing(_)) => {}
             Err(error) => return Err(error),
         }
     }
-    mark_kept(inner, &mut live)?;
-    Ok(live)
+    Ok(())
 }
 
 /// What is pinned, to its last leaf: those of files lie in packs too, unless a blob has them.
@@ -192,32 +223,32 @@ fn mark_below(inner: &Inner, root: &Cid, live: &mut HashSet<u64>) -> Result<(), 
     Ok(())
 }
 
-fn rewrite(inner: &Inner, old: &[u32], live: &HashSet<u64>) -> Result<(), StoreError> {
+fn rewrite(packs: &Packs, old: &[u32], live: &HashSet<u64>) -> Result<(), StoreError> {
     for pack in old {
         let mut batch = Vec::new();
         let mut bytes = 0;
         let mut copied = Ok(());
-        let whole = inner.packs.scan(*pack, &mut |cid, data| {
+        let whole = packs.scan(*pack, &mut |cid, data| {
             if live.contains(&short(&cid)) && copied.is_ok() {
                 bytes += data.len();
                 batch.push(Block::trusted(cid, data));
                 if bytes > BATCH_BYTES {
-                    copied = inner.packs.append(&batch);
+                    copied = packs.append(&batch);
                     batch.clear();
                     bytes = 0;
                 }
             }
         })?;
         copied?;
-        inner.packs.append(&batch)?;
+        packs.append(&batch)?;
         if !whole {
             // Behind the damage may lie what is needed.
             tracing::warn!(pack, "a damaged pack is left as it is");
             continue;
         }
-        inner.packs.sync()?;
+        packs.sync()?;
         // Readers find the copy from here on.
-        inner.packs.remove(*pack)?;
+        packs.remove(*pack)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// `NAME` or `NAME:N`: abort at the N-th pass of the point.
 pub const VARIABLE: &str = "SAMPAN_FAILPOINT";
 
-pub const POINTS: [&str; 22] = [
+pub const POINTS: [&str; 24] = [
     "upload.sync.before",
     "upload.sync.after",
     "upload.rename.after",
@@ -23,6 +23,8 @@ pub const POINTS: [&str; 22] = [
     "fold.apply.after",
     "fold.pack.after",
     "fold.sync.after",
+    "fold.withdraw.after",
+    "fold.public.after",
     "fold.entry.after",
     "publish.sign.after",
     "publish.record.after",

@@ -3,10 +3,12 @@
 //! Dirty directories only, bottom-up; new nodes go to a pack, which is synced before the journal names the root.
 //! It never makes a push wait: it works on a copy of the changes, and the committer switches the tree over.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use cid::Cid;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::commit::{Change, Request};
@@ -14,7 +16,7 @@ use crate::compact::Compactor;
 use crate::error::StoreError;
 use crate::fail;
 use crate::inner::Inner;
-use crate::journal::{CidBytes, Entry, Position};
+use crate::journal::{CidBytes, Entry, Position, PublicRoot};
 use crate::recent::small_files;
 use crate::tree;
 
@@ -90,8 +92,9 @@ pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, sign
 }
 
 fn fold(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, renew: bool) -> Result<(), StoreError> {
-    let (base, sequence, covers, changes, pending) = inner.fold_input();
-    if changes.is_empty() && !renew {
+    let (base, covers, changes, pending) = inner.fold_input();
+    let divide = inner.is_public_due();
+    if changes.is_empty() && !renew && !divide {
         return Ok(());
     }
     let applied = tree::apply(inner.as_ref(), &base, &changes)?;
@@ -103,22 +106,62 @@ fn fold(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, renew: bool) -
     inner.packs.sync()?;
     fail::point("fold.sync.after");
     let changed = applied.root != base;
-    let sequence = if changed { sequence + 1 } else { sequence };
-    let entry = Entry::Fold { root: CidBytes(applied.root), sequence, covers };
+    let before = inner.state().public;
+    let public = public(inner, requests, divide, &applied.root, &changes)?;
+    fail::point("fold.public.after");
+    let told = changed || public != before;
+    let sequence = inner.state().sequence + u64::from(told);
+    let entry = Entry::Fold { root: CidBytes(applied.root), sequence, covers, public };
     if changed {
         nodes.extend(small_files(inner, changes.keys()));
         // Before the root is known, so that whoever hears of it finds what it added.
         inner.recent.lock().unwrap_or_else(PoisonError::into_inner).push(base, nodes);
     }
+    send(requests, if renew { Change::Renew(entry) } else { Change::Other(entry) })?;
+    fail::point("fold.entry.after");
+    if told {
+        inner.announce(base, sequence);
+    }
+    Ok(())
+}
+
+/// The root of what everyone may have, of my tree at this root.
+fn public(
+    inner: &Inner,
+    requests: &mpsc::WeakSender<Request>,
+    divide: bool,
+    root: &Cid,
+    changes: &BTreeMap<String, tree::Change>,
+) -> Result<Option<PublicRoot>, StoreError> {
+    let before = inner.state().public.filter(|_| !divide);
+    if let Some((tree, before)) = inner.public.as_ref().zip(before) {
+        match tree.advance(inner, &before, root, changes) {
+            // It is derived, so a block of it that is lost or damaged is no reason to stop.
+            Err(StoreError::Block(error)) => tracing::warn!(%error, "the public tree is made again"),
+            advanced => return advanced.map(Some),
+        }
+    }
+    withdraw(inner, requests)?;
+    fail::point("fold.withdraw.after");
+    // Above all that was told of either tree before.
+    let sequence = inner.state().sequence + 1;
+    inner.public.as_ref().map(|tree| tree.renew(inner, root, sequence)).transpose()
+}
+
+/// The public tree is about to be made by other rules: whatever happens meanwhile, it is not there.
+fn withdraw(inner: &Inner, requests: &mpsc::WeakSender<Request>) -> Result<(), StoreError> {
+    let state = inner.state();
+    let (Some(root), Some(_)) = (state.root, state.public) else { return Ok(()) };
+    // By an entry that says the rest once more, under a number that neither tree has had.
+    let entry = Entry::Fold { root, sequence: state.sequence + 1, covers: state.covers, public: None };
+    send(requests, Change::Other(entry))
+}
+
+fn send(requests: &mpsc::WeakSender<Request>, change: Change) -> Result<(), StoreError> {
     let (reply, answer) = oneshot::channel();
     let sender = requests.upgrade().ok_or(StoreError::Closed)?;
-    let change = if renew { Change::Renew(entry) } else { Change::Other(entry) };
     sender.blocking_send(Request { change, reply }).map_err(|_| StoreError::Closed)?;
     drop(sender);
     let _: Position = answer.blocking_recv().map_err(|_| StoreError::Closed)??;
-    fail::point("fold.entry.after");
-    if changed {
-        inner.announce(base, sequence);
-    }
     Ok(())
 }

@@ -28,6 +28,7 @@ use crate::layout::{self, Item};
 use crate::overlay::Overlay;
 use crate::pack::Packs;
 use crate::pins::Pins;
+use crate::public::PublicTree;
 use crate::recent::Recent;
 use crate::running::Running;
 use crate::space::Ballast;
@@ -42,6 +43,8 @@ const CACHE_ITEMS: usize = 1024;
 
 pub(crate) struct Inner {
     pub(crate) packs: Packs,
+    /// Where not everyone may have everything.
+    pub(crate) public: Option<PublicTree>,
     pub(crate) index: Index,
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) uploads: Arc<Uploads>,
@@ -124,11 +127,20 @@ impl Inner {
         self.folded.send_replace(sequence);
     }
 
-    /// Root, its sequence, the position covered by a fold of the changes that follow, and their blocks.
-    pub(crate) fn fold_input(&self) -> (Cid, u64, Position, BTreeMap<String, Change>, Vec<Block>) {
+    /// Whether the public tree is to be made anew, or to be given up.
+    pub(crate) fn is_public_due(&self) -> bool {
+        let state = self.state();
+        match &self.public {
+            Some(tree) => tree.current(&state).is_none_or(|public| !tree.has(&public.root.0)),
+            None => state.public.is_some(),
+        }
+    }
+
+    /// Root, the position covered by a fold of the changes that follow, and their blocks.
+    pub(crate) fn fold_input(&self) -> (Cid, Position, BTreeMap<String, Change>, Vec<Block>) {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let (changes, blocks) = view.overlay.snapshot();
-        (view.base, view.state.sequence, view.position, changes, blocks)
+        (view.base, view.position, changes, blocks)
     }
 
     /// Makes a durable entry visible.
@@ -279,7 +291,7 @@ impl Inner {
         self.index.put_blocks(&rows)
     }
 
-    fn read(&self, holder: &Holder) -> io::Result<Option<Bytes>> {
+    pub(crate) fn read(&self, holder: &Holder) -> io::Result<Option<Bytes>> {
         let Holder { digest, offset, len, form } = *holder;
         let Some(blob) = self.blobs.open_blob(&digest)? else { return Ok(None) };
         if offset.checked_add(u64::from(len)).is_none_or(|end| end > blob.size) {
@@ -313,7 +325,13 @@ impl Blocks for Inner {
         if pending.is_some() {
             return Ok(pending);
         }
-        if let Some(data) = self.packs.get(cid)? {
+        let mut packed = self.packs.get(cid)?;
+        if packed.is_none()
+            && let Some(public) = &self.public
+        {
+            packed = public.block(cid)?;
+        }
+        if let Some(data) = packed {
             if cid.codec() == DAG_PB && data.len() <= CACHE_BLOCK {
                 self.cache.insert(key, data.clone());
             }
@@ -391,7 +409,7 @@ pub(crate) fn wrap(form: Form, bytes: Bytes) -> Bytes {
     pb::Node { links: Vec::new(), data: Some(data.encode()) }.encode()
 }
 
-fn range(blob: &BlobFile, offset: u64, len: u64) -> io::Result<Bytes> {
+pub(crate) fn range(blob: &BlobFile, offset: u64, len: u64) -> io::Result<Bytes> {
     use std::os::unix::fs::FileExt;
     let mut data = vec![0; usize::try_from(len).map_err(io::Error::other)?];
     blob.file().read_exact_at(&mut data, offset)?;

@@ -40,6 +40,9 @@ pub enum Entry {
         root: CidBytes,
         sequence: u64,
         covers: Position,
+        /// The part of it that everyone may have, where not everyone may have everything.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        public: Option<PublicRoot>,
     },
     /// The signed record of my name, before it is sent to anyone.
     Record {
@@ -86,6 +89,19 @@ pub struct State {
     pub record: Option<ByteBuf>,
     /// Followed names, in the order in which they are read.
     pub follows: Vec<Follow>,
+    /// Made with `root`, so that it is never of another state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public: Option<PublicRoot>,
+}
+
+/// The root of what everyone may have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PublicRoot {
+    pub root: CidBytes,
+    /// Never above that of my tree.
+    pub sequence: u64,
+    /// By which rules it was made.
+    pub rules: ByteBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,10 +126,11 @@ impl State {
         match entry {
             Entry::State(state) => *self = state.clone(),
             Entry::Commit(_) => {}
-            Entry::Fold { root, sequence, covers } => {
+            Entry::Fold { root, sequence, covers, public } => {
                 self.root = Some(*root);
                 self.sequence = *sequence;
                 self.covers = *covers;
+                self.public.clone_from(public);
             }
             Entry::Record { record } => self.record = Some(record.clone()),
             Entry::Adopt { name, root, sequence, record } => {
@@ -541,7 +558,8 @@ mod tests {
             (any::<u64>(), any::<u64>()).prop_map(move |(sequence, covers)| Entry::Fold {
                 root,
                 sequence,
-                covers
+                covers,
+                public: (covers % 2 == 0).then(|| PublicRoot { root, sequence, rules: ByteBuf::new() }),
             }),
             prop::collection::vec(any::<u8>(), 0..40)
                 .prop_map(|record| Entry::Record { record: ByteBuf::from(record) }),

@@ -29,6 +29,7 @@ use crate::name::{RepositoryName, Tag};
 use crate::pack::Packs;
 use crate::partial::Partial;
 use crate::pins::{Claim, Pin, Pins};
+use crate::public::{Public, PublicRule, PublicTree};
 use crate::recent::Recent;
 use crate::replay::replay;
 use crate::running::Running;
@@ -78,6 +79,11 @@ struct Lines {
 impl Store {
     /// Opens a data directory and makes it where there is none. Blocks for as long as the replay takes.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        Self::open_for(dir, None)
+    }
+
+    /// The same where a rule says what of my tree everyone may have. See [`Self::public`].
+    pub fn open_for(dir: &Path, rule: Option<PublicRule>) -> Result<Self, OpenError> {
         let lock = prepare(dir)?;
         // First, so that what follows can be written.
         let ballast = Ballast::open(dir);
@@ -90,6 +96,7 @@ impl Store {
         let (keeper, failures) = std::sync::mpsc::sync_channel(SIGNALS);
         let index = Index::open(&dir.join("db"), keeper);
         let packs = Packs::open(&dir.join("packs"))?;
+        let public = rule.map(|rule| PublicTree::open(&dir.join("packs/public"), rule)).transpose()?;
         let blobs = Blobs::open(&dir.join("blobs"), &dir.join("quarantine"));
         let blobs = Arc::new(blobs.map_err(io(dir.join("blobs")))?);
         let kept = Kept::open(&dir.join("pins"))?;
@@ -102,6 +109,7 @@ impl Store {
         let (journal, entries) = Journal::open(&dir.join("journal"))?;
         let inner = Arc::new(Inner {
             packs,
+            public,
             index,
             blobs,
             uploads: Arc::new(uploads),
@@ -143,7 +151,7 @@ impl Store {
             let inner = Arc::downgrade(&inner);
             std::thread::spawn(move || keeper::run(&inner, &failures))
         };
-        if inner.pending() > 0 {
+        if inner.pending() > 0 || inner.is_public_due() {
             let _ = signals.try_send(Signal::Changed { soon: true });
         }
         let threads = Arc::new(Mutex::new(vec![committer, folder, keeper]));
@@ -197,7 +205,8 @@ impl Store {
         Figures {
             journal_position: self.inner.view.read().unwrap_or_else(PoisonError::into_inner).position,
             sequence: *self.inner.folded.borrow(),
-            pack_bytes: self.inner.packs.total(),
+            pack_bytes: self.inner.packs.total()
+                + self.inner.public.as_ref().map_or(0, PublicTree::pack_bytes),
             uploads: self.inner.uploads.open_sessions() as u64,
         }
     }
@@ -237,12 +246,17 @@ impl Store {
         eager: u64,
         limit: usize,
     ) -> Result<Option<Vec<Block>>, StoreError> {
-        if let Some(old) = old
-            && new == self.root()
-            && let Some(recent) =
-                self.inner.recent.lock().unwrap_or_else(PoisonError::into_inner).since(&old, limit)
+        // Each tree has its own: what one of them got says nothing to whoever may read the other.
+        let recent = match &self.inner.public {
+            Some(tree) if tree.current(&self.state()).is_some_and(|public| public.root.0 == new) => {
+                Some(&tree.recent)
+            }
+            _ => (new == self.root()).then_some(&self.inner.recent),
+        };
+        if let Some((old, recent)) = old.zip(recent)
+            && let Some(blocks) = recent.lock().unwrap_or_else(PoisonError::into_inner).since(&old, limit)
         {
-            return Ok(Some(recent));
+            return Ok(Some(blocks));
         }
         Ok(delta::blocks_between(self.inner.as_ref(), old, new, eager, limit)?)
     }
@@ -261,6 +275,16 @@ impl Store {
     /// Names that are read before others, in this order.
     pub fn set_order(&self, names: Vec<String>) {
         *self.inner.order.write().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    /// The blocks that strangers may have.
+    pub fn public(&self) -> Public {
+        Public::new(Arc::clone(&self.inner))
+    }
+
+    /// Whether not everyone may have everything.
+    pub fn is_divided(&self) -> bool {
+        self.inner.public.is_some()
     }
 
     pub fn mine(&self) -> Tree {

@@ -57,6 +57,13 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
+    /// The directories of the repository itself, without those of other repositories below it.
+    pub(crate) fn parts(&self, repository: &RepositoryName) -> Result<Vec<Entry>, StoreError> {
+        let dir = tree::lookup(self.blocks, &self.root, &format!("{REPOSITORIES}/{repository}"))?;
+        let Some(dir) = dir else { return Ok(Vec::new()) };
+        Ok(self.entries(&dir.cid)?.into_iter().filter(|entry| entry.name.starts_with('_')).collect())
+    }
+
     /// Digests that the repository links as layers.
     pub fn layers(&self, repository: &RepositoryName) -> Result<Vec<Digest>, StoreError> {
         self.digests(&format!("{REPOSITORIES}/{repository}/_layers"))

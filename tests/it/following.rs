@@ -373,16 +373,16 @@ async fn with_passwords_peers_get_what_is_there_only_where_everyone_may_pull_it(
     assert_eq!(follower.pull("team/boat", "v1").await, image);
     drop(follower);
 
-    // The rule goes, and with it all that peers get: the record comes, and nothing that it points to.
+    // The rule goes, and with it all that peers get: the record leads to an empty tree.
     let mut home = publisher.stop().await;
     home.options.file = Some(auth);
     let publisher = home.start().await;
     let follower = publisher.start_follower(&publisher.p2p).await;
-    let refused = async || {
+    let adopted = async || {
         let list = follower.home.json(&["follow", "ls", "--json"]).await;
-        list[0]["error"].as_str().map(str::to_owned)
+        list[0]["root"].as_str().map(str::to_owned)
     };
-    eventually("the root cannot be fetched", refused).await;
+    eventually("a root", adopted).await;
     is_not_found(&follower, "/v2/team/boat/manifests/v1", "MANIFEST_UNKNOWN").await;
     assert!(follower.catalog().await.is_empty());
 }

@@ -9,6 +9,7 @@ mod oci;
 mod wire;
 
 mod access;
+mod audience;
 mod command_line;
 mod configuration;
 mod content;

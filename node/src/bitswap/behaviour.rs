@@ -24,6 +24,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Sleep, sleep};
 
+use crate::audience::Members;
+
 use super::client::{COMMANDS, Client, Command, SessionId, Signal};
 use super::counters::Counters;
 use super::handler::{Breakage, Handler, Lane, Letter, Order, Parcel, Report};
@@ -61,7 +63,10 @@ impl Default for Config {
 
 /// Bitswap, client and server. Must be polled in a tokio runtime.
 pub struct Behaviour {
+    /// What strangers may have.
     blocks: Arc<dyn Blocks>,
+    /// Who may have more, and what.
+    members: (Members, Arc<dyn Blocks>),
     versions: Arc<[Version]>,
     server: Server,
     wants: Wants,
@@ -132,6 +137,7 @@ impl Behaviour {
         let counters = Arc::<Counters>::default();
         let client = Client::new(sender, Arc::clone(&signal), Arc::clone(&counters));
         let behaviour = Self {
+            members: (Members::Nobody, Arc::clone(&blocks)),
             blocks,
             versions: config.versions.into(),
             server: Server::new(config.serving),
@@ -150,6 +156,19 @@ impl Behaviour {
             events: VecDeque::new(),
         };
         (behaviour, client)
+    }
+
+    /// The same with peers that may have more than the others.
+    #[must_use]
+    pub fn with_members(mut self, members: Members, blocks: Arc<dyn Blocks>) -> Self {
+        self.members = (members, blocks);
+        self
+    }
+
+    /// What this peer may have. For it there is nothing else.
+    fn shelf(&self, peer: &PeerId) -> Arc<dyn Blocks> {
+        let (members, blocks) = &self.members;
+        Arc::clone(if members.contains(peer) { blocks } else { &self.blocks })
     }
 
     /// Answers the outstanding wants of all peers for blocks that are in the store now.
@@ -269,7 +288,7 @@ impl Behaviour {
         }
         while self.lookups < MAX_LOOKUPS {
             let Some((peer, cids)) = self.server.next_lookup() else { break };
-            let blocks = Arc::clone(&self.blocks);
+            let blocks = self.shelf(&peer);
             let look_up = spawn_blocking(move || {
                 let size = |cid: &Cid| blocks.size(cid).unwrap_or_else(|error| unreadable(cid, &error));
                 Done::LookedUp(peer, cids.into_iter().map(|cid| (cid, size(&cid))).collect())
@@ -279,7 +298,7 @@ impl Behaviour {
         }
         while self.reads < MAX_READS {
             let Some(read) = self.server.next_read() else { break };
-            let blocks = Arc::clone(&self.blocks);
+            let blocks = self.shelf(&read.peer);
             let job = spawn_blocking(move || {
                 let get = |cid: &Cid| blocks.get(cid).unwrap_or_else(|error| unreadable(cid, &error));
                 let found = read.cids.iter().map(|cid| (*cid, get(cid))).collect();

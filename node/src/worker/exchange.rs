@@ -32,10 +32,14 @@ impl Worker {
             PublishFault::TooMany => PublishError::TooMany,
             PublishFault::Older => PublishError::Older,
         })?;
-        let followers = self.peers.followers(&name);
+        let followers = self.followers(record);
         let nodes = fitting(nodes);
         for peer in &followers {
             self.send_update(*peer, name, record.bytes().clone(), nodes.clone());
+        }
+        if record.is_private() {
+            // Pubsub and the DHT are full of strangers.
+            return Ok(Published { followers: followers.len(), pubsub: false });
         }
         self.subscribe(&name);
         let current = !record.is_expired(SystemTime::now());
@@ -93,7 +97,8 @@ impl Worker {
                 match request {
                     follow::Request::Ask { name, have } => {
                         self.peers.wants(&peer, name);
-                        self.answers.ask(Task::Ask { name, have, channel });
+                        let audience = self.members.audience(&peer);
+                        self.answers.ask(Task::Ask { name, have, audience, channel });
                     }
                     follow::Request::Update { name, record, nodes } => {
                         let _ =
@@ -203,6 +208,9 @@ impl Worker {
                 self.held_by(name, from);
                 self.report(record, nodes, from, path, clock);
                 self.keep_in_dht(record);
+                if record.is_private() {
+                    self.swarm.behaviour_mut().gossip.unsubscribe(&gossip::topic(name));
+                }
                 if path == Via::Follow {
                     self.pass_on(record);
                 }
@@ -233,7 +241,10 @@ impl Worker {
         if let Some(record) = record {
             self.names.seed(record, Instant::now());
         }
-        self.subscribe(&name);
+        let private = self.names.is_private(&name);
+        if !private {
+            self.subscribe(&name);
+        }
         let sampans = match peers {
             Whom::One(peer) => vec![peer],
             Whom::All => self.peers.sampans(),
@@ -245,7 +256,7 @@ impl Worker {
                 self.asked.insert(id, name);
             }
         }
-        if matches!(peers, Whom::All) {
+        if matches!(peers, Whom::All) && !private {
             let others = self.others_on_topic(&name);
             self.look_up(name, &others);
         }
@@ -296,7 +307,7 @@ impl Worker {
     /// and mostly get them from the publisher.
     fn pass_on(&mut self, record: &Verified) {
         let mut left = PASS_ON;
-        for peer in self.peers.followers(record.name()) {
+        for peer in self.followers(record) {
             if left == 0 {
                 return;
             }
@@ -305,6 +316,13 @@ impl Worker {
                 left -= 1;
             }
         }
+    }
+
+    /// Who is told of a record: of a private one members only, whoever asked for it.
+    fn followers(&self, record: &Verified) -> Vec<PeerId> {
+        let mut followers = self.peers.followers(record.name());
+        followers.retain(|peer| !record.is_private() || self.members.contains(peer));
+        followers
     }
 
     fn send_update(&mut self, peer: PeerId, name: Name, record: Bytes, nodes: Bytes) {

@@ -120,7 +120,8 @@ impl Worker {
 
     /// Keeps a followed record in this node's share of the LAN's DHT, so that who asks here finds it.
     pub(super) fn keep_in_dht(&mut self, record: &Verified) {
-        if !record.is_expired(SystemTime::now())
+        if !record.is_private()
+            && !record.is_expired(SystemTime::now())
             && let Some(dht) = self.dht(Table::Lan)
         {
             put_locally(dht, record, Owner::Us);
@@ -131,7 +132,8 @@ impl Worker {
     /// what is followed here.
     pub(super) fn share_with_new_dht_peer(&mut self, peer: PeerId) {
         let now = SystemTime::now();
-        for record in self.names.published().into_iter().filter(|record| !record.is_expired(now)) {
+        let told = |record: &Verified| !record.is_private() && !record.is_expired(now);
+        for record in self.names.published().into_iter().filter(told) {
             let kad = self.swarm.behaviour_mut().lan.kad();
             kad.put_record_to(dht_record(&record), std::iter::once(peer), Quorum::One);
         }

@@ -86,10 +86,6 @@ async fn handle(request: &HttpRequest, state: &State) -> Result<HttpResponse, Ht
         return Err(HttpError::Method { allow: "GET, HEAD" });
     }
     let gateway = open(state)?;
-    // Whether or not it is here: what is refused says nothing of what there is.
-    if !state.access.auth.gives_to_peers() {
-        return Err(GatewayError::Refused.into());
-    }
     let path = request.uri().path().strip_prefix(state.urls.prefix()).unwrap_or_default();
     let wish = Wish::read(path, request.query_string(), request.headers())?;
     Ok(match &wish.format {

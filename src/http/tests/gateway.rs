@@ -54,12 +54,13 @@ pub(super) fn serving(
     access: Access,
 ) -> Server {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("data")).unwrap();
+    let store = Store::open_for(&dir.path().join("data"), access.auth.public_rule()).unwrap();
+    let fetch = fetch && !store.is_divided();
     let mut state = state(&store, Arc::new(Nowhere), Policy::default(), access);
     let network: Arc<dyn crate::content::Network> = Arc::clone(network) as _;
     let door = Door { host: Some("/ip4/192.0.2.9".to_owned()), port: Some(5000), tls: false };
     state.gateway = Some(Gateway {
-        content: Content::new(store.clone(), fetch.then(|| Arc::clone(&network))),
+        content: Content::for_strangers(store.clone(), fetch.then(|| Arc::clone(&network))),
         names: Names::new(Arc::new(records), Arc::clone(&network), domains(), fetch),
         routing: Routing::new(network, fetch, door),
     });
@@ -378,15 +379,15 @@ async fn a_file_may_be_saved_under_another_name() {
 }
 
 #[actix_web::test]
-async fn with_authentication_nothing_is_given_and_nothing_is_told() {
+async fn what_anonymous_may_not_pull_is_answered_as_what_is_not_here() {
     let network: Arc<Scripted> = Arc::default();
     let server = serving(&network, MemoryRecords::default(), true, with_passwords());
     load(&server.store, "gateway-raw-block");
     let absent = Block::new(RAW, Bytes::from_static(b"not here"));
-    for cid in [RAW_FILE, &absent.cid().to_string(), "bafkqaaa"] {
+    for cid in [RAW_FILE, &absent.cid().to_string()] {
         for format in ["raw", "car"] {
             let answer = server.get(&format!("/ipfs/{cid}?format={format}")).await;
-            assert_eq!(problem(answer).await, code(410, "UNSUPPORTED"), "{cid}");
+            assert_eq!(problem(answer).await.0, 404, "{cid}");
         }
         let found = server.get(&format!("/routing/v1/providers/{cid}")).await;
         assert_eq!(found.text().await.unwrap(), "{\"Providers\":[]}");
