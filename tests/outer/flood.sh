@@ -11,8 +11,8 @@
 # shellcheck source=tests/outer/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-SIZE=256 SECONDS_OF_FLOOD=20 CONNECTIONS=2000 AUTH=1 TLS=1 KINDS= FULL=
-EACH=(password,body,head,handshake reader fat_head body)
+SIZE=256 SECONDS_OF_FLOOD=20 CONNECTIONS=2000 AUTH=1 TLS=1 KINDS='' FULL=''
+EACH=('password,body,head,handshake' reader fat_head body)
 MEMORY=96    # MiB that the server may have resident at its peak
 ANSWER=10    # seconds within which a small request must be answered
 TRANSFER=300 # seconds within which a transfer must end
