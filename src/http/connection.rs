@@ -33,7 +33,7 @@ const FREE: usize = 8 * 1024;
 const MAX_READ: usize = 128 * 1024;
 /// The least and the largest piece of an answer. The large one is still in the processor's cache when it is sent; the
 /// small one and the head fit into the buffer that is there.
-const PIECES: Range<usize> = 2 * 1024..64 * 1024;
+const PIECES: Range<usize> = 2 * 1024..128 * 1024;
 /// HTTP/2 requests of one connection at a time. Clients of registries have some ten.
 const MAX_REQUESTS: u32 = 256;
 
