@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use cid::Cid;
 use tokio::sync::OwnedRwLockReadGuard;
@@ -53,6 +53,8 @@ type Held = (Digest, Cid);
 pub(crate) struct Kept {
     dir: PathBuf,
     state: RwLock<State>,
+    /// Held while a file is written or removed, so that readers wait for no disk.
+    writing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +91,7 @@ impl Kept {
             let root = name.parse().map_err(|_| damaged())?;
             state.insert(root, parse(&text).ok_or_else(damaged)?);
         }
-        Ok(Self { dir: dir.to_owned(), state: RwLock::new(state) })
+        Ok(Self { dir: dir.to_owned(), state: RwLock::new(state), writing: Mutex::default() })
     }
 
     pub(crate) fn list(&self) -> Vec<Cid> {
@@ -115,6 +117,7 @@ impl Kept {
     }
 
     fn add(&self, root: Cid, held: Vec<Held>) -> Result<(), KeepError> {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |state: &State| state.pins.len() >= MAX_PINS && !state.pins.contains_key(&root);
         if self.read(full) {
             return Err(KeepError::TooManyPins);
@@ -131,13 +134,13 @@ impl Kept {
 
     /// Whether it was pinned.
     pub(crate) fn remove(&self, root: &Cid) -> io::Result<bool> {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if !state.pins.contains_key(root) {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.read(|state| state.pins.contains_key(root)) {
             return Ok(false);
         }
         fs::remove_file(self.dir.join(root.to_string()))?;
         sync_directory(&self.dir)?;
-        state.remove(root);
+        self.state.write().unwrap_or_else(PoisonError::into_inner).remove(root);
         Ok(true)
     }
 
