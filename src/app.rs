@@ -23,7 +23,8 @@ use crate::metrics::Metrics;
 use crate::registry::{Policy, Registry};
 use crate::routers::Routers;
 use crate::sync::{
-    Fetcher, Follower, Healer, Kept, MembersName, Publisher, Redirects, StoreRecords, ask_routers, publish,
+    Fetcher, Follower, Healer, Kept, MembersName, Mirrors, Publisher, Redirects, StoreRecords, ask_routers,
+    publish,
 };
 use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub};
 
@@ -67,6 +68,7 @@ struct Running {
     keystore: Keystore,
     records: Arc<StoreRecords>,
     follower: Follower,
+    mirrors: Mirrors,
     publisher: Publisher,
     members: Option<MembersName>,
     collector: Collector,
@@ -165,6 +167,7 @@ impl App {
         let follower = Follower::new(store.clone(), node.clone(), discreet, domains.clone(), redirects);
         let publisher = Publisher::new(keystore.clone(), node.clone(), kept);
         let fetcher = Fetcher::new(store.clone(), node.clone());
+        let mirrors = Mirrors::new(store.clone(), follower.clone(), fetcher.clone());
         let healer = Healer::new(store.clone(), node.clone(), fetcher.clone(), name);
         let verifier = Verifier::new(store.clone(), healer.clone());
         let Config { delete, read_only, sparse, .. } = *config;
@@ -208,6 +211,7 @@ impl App {
             keystore,
             records,
             follower,
+            mirrors,
             publisher,
             members: for_members,
             collector,
@@ -264,6 +268,7 @@ impl App {
             tasks.spawn(members.clone().publish(running.store.clone(), running.node.clone(), stop.clone()));
         }
         tasks.spawn(running.follower.clone().listen(events, stop.clone()));
+        tasks.spawn(running.mirrors.clone().run(stop.clone()));
         if let Some(routers) = running.routers.clone() {
             tasks.spawn(routers.run(stop.clone()));
             tasks.spawn(ask_routers(running.follower.clone(), running.node.clone(), stop.clone()));

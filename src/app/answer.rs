@@ -15,7 +15,7 @@ use super::Running;
 use crate::content::{self, Domain, Pointer, Reach};
 use crate::control::{Answer, Ask, FollowStatus, PeerStatus, Pipe, Resolved, Status, Tell};
 use crate::registry::Collected;
-use crate::sync::{Followed, listing};
+use crate::sync::{Followed, Mirrored, listing};
 
 impl Answer for Running {
     fn answer(&self, ask: Ask, tell: Tell, pipe: Pipe) -> BoxFuture<'_, Result<Value, String>> {
@@ -200,11 +200,19 @@ impl Running {
     }
 
     fn follows(&self) -> Vec<FollowStatus> {
-        self.follower.followed().into_iter().map(describe).collect()
+        let mirror = |followed: &Followed| self.mirrors.progress(&followed.name.to_string());
+        self.follower
+            .followed()
+            .into_iter()
+            .map(|it| {
+                let mirror = mirror(&it);
+                describe(it, mirror)
+            })
+            .collect()
     }
 }
 
-fn describe(followed: Followed) -> FollowStatus {
+fn describe(followed: Followed, mirror: Option<Mirrored>) -> FollowStatus {
     let Followed { name, root, sequence, heard, stale, moved, link, error } = followed;
     let state = match (&root, sequence) {
         (None, _) if moved.is_some() => "left".to_owned(),
@@ -217,6 +225,7 @@ fn describe(followed: Followed) -> FollowStatus {
         link.as_ref().map(|link| format!("leads to {link}")),
         stale.then(|| "stale: its record has expired".to_owned()),
         heard.map(|heard| format!("fetching sequence {heard}")),
+        mirror.as_ref().map(describe_mirror),
         error.clone(),
     ];
     let describe = std::iter::once(state).chain(notes.into_iter().flatten()).collect::<Vec<_>>().join(", ");
@@ -230,7 +239,18 @@ fn describe(followed: Followed) -> FollowStatus {
         moved: moved.map(|moved| moved.to_string()),
         link,
         error,
+        mirror,
         describe,
+    }
+}
+
+fn describe_mirror(mirror: &Mirrored) -> String {
+    let Mirrored { fetched, bytes, missing, finished, .. } = mirror;
+    let came = format!("{fetched} blobs of {bytes} bytes came");
+    match (finished, missing) {
+        (true, _) => format!("mirrored, {came}"),
+        (false, 0) => format!("mirroring, {came}"),
+        (false, _) => format!("mirroring, {came}, {missing} are with nobody who is connected"),
     }
 }
 

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::content::{PinRoots, Pointer};
 use crate::registry::Collected;
+use crate::sync::Mirrored;
 
 pub(crate) use client::{Bytes, ask, ask_telling, must_ask, must_ask_telling, must_exchange, open_offline};
 pub(crate) use pipe::Pipe;
@@ -147,6 +148,9 @@ pub(crate) struct FollowStatus {
     /// Where a domain points to.
     pub(crate) link: Option<String>,
     pub(crate) error: Option<String>,
+    /// Where all of it is to come here: how far that is.
+    #[serde(default)]
+    pub(crate) mirror: Option<Mirrored>,
     /// The same for people.
     pub(crate) describe: String,
 }

@@ -32,6 +32,9 @@ const MAX_PROBES: usize = MAX_WANTS * 3 / 4;
 /// A peer that said DONT_HAVE this often in a row is asked only for what nobody else has (as in boxo).
 const USELESS_AFTER: u32 = 16;
 
+/// Of such a peer one want in so many is asked all the same: it may fetch the same as we do, and have some by now.
+const SAMPLED: u64 = 8;
+
 /// A late want goes elsewhere after 10 s, then after twice that, and so on until this.
 const MAX_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -368,7 +371,7 @@ impl Wants {
             Self::make_ready(&mut self.ready, want, *key);
             return;
         }
-        if useless {
+        if useless && want.order % SAMPLED != 0 {
             return;
         }
         if source.ledger.len() < MAX_PROBES {
