@@ -113,6 +113,9 @@ impl Worker {
                 let _ = reply.send(self.follow(name));
             }
             Command::Unfollow { name } => self.unfollow(&name),
+            Command::Followers { name, reply } => {
+                let _ = reply.send(self.peers.followers(&name));
+            }
             Command::Resolve { name, reply } => self.resolve(name, reply),
             Command::Offer { name, record, reply } => {
                 // Whoever asked may have gone.

@@ -7,9 +7,8 @@
 //! beginning of that file; the last of it is held back until the digest is known to be right, so that a blob that
 //! turns out wrong never looks complete. When the last reader goes, the fetch ends.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,8 +18,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
-use sampan_node::Node;
 use sampan_node::bitswap::SessionOptions;
+use sampan_node::{Node, PeerId};
 use sampan_storage::block::RAW;
 use sampan_storage::dag::file::{LeafForm, Leaves, Step, leaf_bytes};
 use sampan_storage::{
@@ -49,6 +48,8 @@ const AHEAD: usize = 64;
 /// Leaves that are known ahead where nobody reads along, so that each of many followers begins with others and they
 /// give each other what they have: 4 GiB of leaves of 1 MiB, some 300 KiB of memory.
 const SCATTERED: usize = 4096;
+/// Companions that are reckoned with; with more of them parts are small, and some are asked for twice.
+const MAX_TURNS: usize = 64;
 /// Bytes handed to a client at once.
 const CHUNK: u64 = 256 * 1024;
 
@@ -114,6 +115,14 @@ impl Fetcher {
         Ok(flight)
     }
 
+    /// Peers that follow the same name.
+    async fn companions(&self, want: &RemoteBlob) -> Vec<PeerId> {
+        match want.tree.parse() {
+            Ok(name) => self.node.followers(name).await,
+            Err(_) => Vec::new(),
+        }
+    }
+
     async fn fly(
         self,
         want: RemoteBlob,
@@ -172,13 +181,16 @@ impl Fetcher {
         writes: mpsc::Sender<Write>,
         readers: &AtomicUsize,
     ) -> Result<(), OriginError> {
-        let options = SessionOptions { providers: Vec::new(), window_bytes: WINDOW };
+        let companions = self.companions(want).await;
+        let turns = Turns::new(self.node.peer_id(), &companions);
+        let options = SessionOptions { companions, window_bytes: WINDOW, ..SessionOptions::default() };
         let mut seeker = Seeker::open(&self.node, want.entry.cid, options).await?;
         let mut walk = Walk {
             leaves: Leaves::new(want.entry.cid, Some(want.size)),
             nodes: Arc::default(),
             known: BTreeMap::new(),
-            chance: RandomState::new(),
+            order: BTreeSet::new(),
+            turns,
             ended: false,
             blocked: false,
         };
@@ -251,8 +263,9 @@ struct Walk {
     nodes: Arc<MemoryBlocks>,
     /// Leaves to ask for, by offset, with their lengths.
     known: BTreeMap<u64, (Cid, u64)>,
-    /// Another in each fetch of each node.
-    chance: RandomState,
+    /// The same by whose turn they are.
+    order: BTreeSet<(usize, u64, u64)>,
+    turns: Turns,
     ended: bool,
     /// Nothing more can be known before another node arrives.
     blocked: bool,
@@ -306,6 +319,8 @@ impl Walk {
                             found.here.push(Write { offset, cid, block, bytes: data });
                         }
                         None => {
+                            let (turn, place) = self.turns.of(&cid);
+                            self.order.insert((turn, place, offset));
                             self.known.insert(offset, (cid, leaf.len));
                         }
                     }
@@ -319,17 +334,44 @@ impl Walk {
         Ok((self, found))
     }
 
-    /// The next leaf to ask for: the first, or any.
+    /// The next leaf to ask for: the first in the file, or the one whose turn it is.
     fn take(&mut self, first: bool) -> Option<(u64, (Cid, u64))> {
-        let (first_offset, last) = (*self.known.first_key_value()?.0, *self.known.last_key_value()?.0);
-        let from = if first {
-            first_offset
-        } else {
-            first_offset + self.chance.hash_one(last ^ self.known.len() as u64) % (last - first_offset + 1)
-        };
-        let offset = *self.known.range(from..).next()?.0;
-        self.known.remove_entry(&offset)
+        let offset = if first { *self.known.first_key_value()?.0 } else { self.order.first()?.2 };
+        let (offset, (cid, len)) = self.known.remove_entry(&offset)?;
+        let (turn, place) = self.turns.of(&cid);
+        self.order.remove(&(turn, place, offset));
+        Some((offset, (cid, len)))
     }
+}
+
+/// Who of those who fetch the same asks for which leaf first: each has another part of the blob, and takes what is the
+/// others' part only when its own is done. All of them reckon alike, so that no word about it is needed; who is wrong
+/// about the others asks for something twice.
+struct Turns {
+    me: u64,
+    others: Vec<u64>,
+}
+
+impl Turns {
+    fn new(me: PeerId, companions: &[PeerId]) -> Self {
+        // The end of a peer id is that of its key.
+        let number = |peer: &PeerId| peer.to_bytes().last_chunk().map_or(0, |end| u64::from_be_bytes(*end));
+        Self { me: number(&me), others: companions.iter().take(MAX_TURNS).map(number).collect() }
+    }
+
+    /// How many have their turn before me, and a place among all leaves of that turn.
+    fn of(&self, leaf: &Cid) -> (usize, u64) {
+        let leaf = leaf.hash().digest().last_chunk().map_or(0, |end| u64::from_be_bytes(*end));
+        let mine = mix(self.me ^ leaf);
+        (self.others.iter().filter(|other| mix(**other ^ leaf) < mine).count(), mine)
+    }
+}
+
+/// Every bit of the result depends on every bit of the number (the finalizer of splitmix64).
+fn mix(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 impl Reading {

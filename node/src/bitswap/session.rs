@@ -25,6 +25,7 @@ pub(super) struct SessionState {
     // Bounded by the permits that were taken for what is in it.
     queue: VecDeque<(Cid, u32)>,
     standings: HashMap<PeerId, Standing>,
+    companions: HashSet<PeerId>,
     deliveries: mpsc::Sender<Delivery>,
     shared: Arc<Shared>,
 }
@@ -51,6 +52,7 @@ impl SessionState {
             open_bytes: 0,
             queue: VecDeque::new(),
             standings: options.providers.into_iter().map(|peer| (peer, Standing::PROVIDER)).collect(),
+            companions: options.companions.into_iter().collect(),
             deliveries,
             shared,
         }
@@ -125,6 +127,15 @@ impl SessionState {
     /// Whether the peer is asked for blocks without asking first whether it has them.
     pub(super) fn counts_on(&self, peer: &PeerId) -> bool {
         self.standings.get(peer).is_some_and(|known| known.provides && known.misses < UNSURE_AFTER)
+    }
+
+    /// Whether the peer fetches the same, so that it has more with every moment.
+    pub(super) fn is_with(&self, peer: &PeerId) -> bool {
+        self.companions.contains(peer)
+    }
+
+    pub(super) fn has_companions(&self) -> bool {
+        !self.companions.is_empty()
     }
 
     /// How often in a row the peer did not have what this session wanted.
