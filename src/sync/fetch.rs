@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
-use sampan_node::bitswap::SessionOptions;
+use sampan_node::bitswap::{SessionOptions, Turns};
 use sampan_node::{Node, PeerId};
 use sampan_storage::block::RAW;
 use sampan_storage::dag::file::{LeafForm, Leaves, Step, leaf_bytes};
@@ -48,8 +48,6 @@ const AHEAD: usize = 64;
 /// Leaves that are known ahead where nobody reads along, so that each of many followers begins with others and they
 /// give each other what they have: 4 GiB of leaves of 1 MiB, some 300 KiB of memory.
 const SCATTERED: usize = 4096;
-/// Companions that are reckoned with; with more of them parts are small, and some are asked for twice.
-const MAX_TURNS: usize = 64;
 /// Bytes handed to a client at once.
 const CHUNK: u64 = 256 * 1024;
 
@@ -181,9 +179,9 @@ impl Fetcher {
         writes: mpsc::Sender<Write>,
         readers: &AtomicUsize,
     ) -> Result<(), OriginError> {
-        let companions = self.companions(want).await;
-        let turns = Turns::new(self.node.peer_id(), &companions);
-        let options = SessionOptions { companions, window_bytes: WINDOW, ..SessionOptions::default() };
+        let turns = Turns::new(self.node.peer_id(), self.companions(want).await);
+        let options =
+            SessionOptions { turns: turns.clone(), window_bytes: WINDOW, ..SessionOptions::default() };
         let mut seeker = Seeker::open(&self.node, want.entry.cid, options).await?;
         let mut walk = Walk {
             leaves: Leaves::new(want.entry.cid, Some(want.size)),
@@ -342,36 +340,6 @@ impl Walk {
         self.order.remove(&(turn, place, offset));
         Some((offset, (cid, len)))
     }
-}
-
-/// Who of those who fetch the same asks for which leaf first: each has another part of the blob, and takes what is the
-/// others' part only when its own is done. All of them reckon alike, so that no word about it is needed; who is wrong
-/// about the others asks for something twice.
-struct Turns {
-    me: u64,
-    others: Vec<u64>,
-}
-
-impl Turns {
-    fn new(me: PeerId, companions: &[PeerId]) -> Self {
-        // The end of a peer id is that of its key.
-        let number = |peer: &PeerId| peer.to_bytes().last_chunk().map_or(0, |end| u64::from_be_bytes(*end));
-        Self { me: number(&me), others: companions.iter().take(MAX_TURNS).map(number).collect() }
-    }
-
-    /// How many have their turn before me, and a place among all leaves of that turn.
-    fn of(&self, leaf: &Cid) -> (usize, u64) {
-        let leaf = leaf.hash().digest().last_chunk().map_or(0, |end| u64::from_be_bytes(*end));
-        let mine = mix(self.me ^ leaf);
-        (self.others.iter().filter(|other| mix(**other ^ leaf) < mine).count(), mine)
-    }
-}
-
-/// Every bit of the result depends on every bit of the number (the finalizer of splitmix64).
-fn mix(number: u64) -> u64 {
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
 }
 
 impl Reading {

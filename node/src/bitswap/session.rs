@@ -10,6 +10,7 @@ use sampan_storage::Block;
 use tokio::sync::mpsc;
 
 use super::client::{Delivery, Opened, SessionError, Shared};
+use super::turns::Turns;
 
 /// Wants that one session has open; more wait in its queue. A peer is told of as many at most.
 const MAX_OPEN: usize = 1024;
@@ -25,7 +26,7 @@ pub(super) struct SessionState {
     // Bounded by the permits that were taken for what is in it.
     queue: VecDeque<(Cid, u32)>,
     standings: HashMap<PeerId, Standing>,
-    companions: HashSet<PeerId>,
+    turns: Turns,
     deliveries: mpsc::Sender<Delivery>,
     shared: Arc<Shared>,
 }
@@ -52,7 +53,7 @@ impl SessionState {
             open_bytes: 0,
             queue: VecDeque::new(),
             standings: options.providers.into_iter().map(|peer| (peer, Standing::PROVIDER)).collect(),
-            companions: options.companions.into_iter().collect(),
+            turns: options.turns,
             deliveries,
             shared,
         }
@@ -131,11 +132,16 @@ impl SessionState {
 
     /// Whether the peer fetches the same, so that it has more with every moment.
     pub(super) fn is_with(&self, peer: &PeerId) -> bool {
-        self.companions.contains(peer)
+        self.turns.is_with(peer)
     }
 
     pub(super) fn has_companions(&self) -> bool {
-        !self.companions.is_empty()
+        !self.turns.are_none()
+    }
+
+    /// How many of those that fetch the same are to ask for this block before us.
+    pub(super) fn before_us(&self, cid: &Cid) -> usize {
+        self.turns.of(cid).0
     }
 
     /// How often in a row the peer did not have what this session wanted.

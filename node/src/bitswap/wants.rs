@@ -35,6 +35,12 @@ const USELESS_AFTER: u32 = 16;
 /// So long companions have to say whether they have a block, before it is asked of others.
 const WORD: Duration = Duration::from_millis(50);
 
+/// So long each of them has to get it that is to ask for it before us: one that has gone, or is slow, holds up no more.
+const TURN: Duration = Duration::from_secs(2);
+
+/// What many of them may take together.
+const MAX_TURNS: u32 = 5;
+
 /// A late want goes elsewhere after 10 s, then after twice that, and so on until this.
 const MAX_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -400,7 +406,7 @@ impl Wants {
         }
     }
 
-    /// Whether companions are about to say if they have a block, and none has said that it does.
+    /// Whether companions are about to say if they have a block, or to get it, and none has said that it does.
     fn is_being_told(&mut self, key: &Key, now: Instant) -> bool {
         let Some(want) = self.open.get_mut(key) else { return false };
         let askers = want.askers.iter().filter_map(|(asker, ..)| self.sessions.get(asker));
@@ -408,15 +414,19 @@ impl Wants {
             return false;
         }
         let since = *want.looked_at.get_or_insert(now);
-        let mut waits = false;
+        let before = askers.clone().map(|session| session.before_us(&want.cid)).min().unwrap_or_default();
+        let turns = TURN * u32::try_from(before).unwrap_or(MAX_TURNS).min(MAX_TURNS);
+        let mut wait = Duration::ZERO;
         for (peer, answer) in &want.answers {
+            let with = || askers.clone().any(|session| session.is_with(peer));
             match answer {
                 Answer::Have => return false,
-                Answer::Pending => waits |= askers.clone().any(|session| session.is_with(peer)),
-                Answer::DontHave | Answer::Late(_) => {}
+                Answer::Pending if with() => wait = wait.max(turns).max(WORD),
+                Answer::DontHave if with() => wait = wait.max(turns),
+                Answer::Pending | Answer::DontHave | Answer::Late(_) => {}
             }
         }
-        waits && now.saturating_duration_since(since) < WORD
+        now.saturating_duration_since(since) < wait
     }
 
     /// The peer from which the block should come first: of those that have it, else of those that cannot say
