@@ -64,6 +64,7 @@ struct Doors {
 /// What answers questions about itself.
 struct Running {
     store: Store,
+    registry: Registry,
     node: Node,
     keystore: Keystore,
     records: Arc<StoreRecords>,
@@ -191,7 +192,7 @@ impl App {
             }
         });
         let state = web::Data::new(http::State {
-            registry,
+            registry: registry.clone(),
             access,
             health: http::Health::new(store.clone(), read_only),
             gateway,
@@ -207,6 +208,7 @@ impl App {
         let network = config.network;
         let running = Running {
             store,
+            registry,
             node,
             keystore,
             records,

@@ -48,6 +48,10 @@ impl Running {
                 Value::Null
             }
             Ask::FollowLs => serde_json::to_value(self.follows())?,
+            Ask::Explain { repository, reference } => {
+                let (repository, reference) = (repository.parse()?, reference.parse()?);
+                serde_json::to_value(self.registry.explain(&repository, &reference).await?)?
+            }
             Ask::Gc { dry_run, grace } => {
                 let told = move |so_far: &Collected| {
                     tell.tell(format!(

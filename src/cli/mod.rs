@@ -4,6 +4,7 @@ mod add;
 mod cat;
 mod config;
 mod dag;
+mod explain;
 mod follow;
 mod gc;
 mod get;
@@ -64,6 +65,8 @@ enum Command {
     /// Follow other registries by name
     #[command(subcommand)]
     Follow(Follow),
+    /// Show which tree answers for a reference, and what the others say
+    Explain(explain::Explain),
     /// Make, list, move and replace keys
     #[command(subcommand)]
     Key(key::Key),
@@ -190,6 +193,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Status { json } => status::run(&dir, json)?,
         Command::Ls { path, json } => ls::run(&dir, &path, json)?,
         Command::Follow(follow) => follow::run(&dir, follow)?,
+        Command::Explain(explain) => explain::run(&dir, &explain)?,
         Command::Key(key) => key::run(&dir, key)?,
         Command::Publish(publish) => names::publish(&dir, publish)?,
         Command::Resolve { name, json } => names::resolve(&dir, name, json)?,

@@ -42,6 +42,11 @@ pub(crate) enum Ask {
         name: Pointer,
     },
     FollowLs,
+    /// What each tree says of a reference.
+    Explain {
+        repository: String,
+        reference: String,
+    },
     Peers,
     KeyAdd {
         label: Label,

@@ -22,3 +22,4 @@ mod names;
 mod push_pull;
 mod tidy;
 mod verify;
+mod views;

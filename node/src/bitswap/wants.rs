@@ -436,12 +436,15 @@ impl Wants {
         let askers = want.askers.iter().filter_map(|(asker, ..)| self.sessions.get(asker));
         let counted_on =
             |peer: &PeerId| askers.clone().any(|session| session.counts_on(peer) && !session.is_with(peer));
+        let with = |peer: &PeerId| askers.clone().any(|session| session.is_with(peer));
         let rank = |peer: &PeerId, source: &Source| match want.answers.get(peer) {
-            Some(Answer::Have) => Some(0_u8),
-            Some(Answer::Late(at)) if late_enough(*at) => Some(2),
+            // What companions have they share, also where the publisher had room sooner.
+            Some(Answer::Have) if with(peer) => Some(0_u8),
+            Some(Answer::Have) => Some(1),
+            Some(Answer::Late(at)) if late_enough(*at) => Some(3),
             Some(_) => None,
-            None if counted_on(peer) => Some(0),
-            None => (!source.version.has_presences()).then_some(1),
+            None if counted_on(peer) => Some(1),
+            None => (!source.version.has_presences()).then_some(2),
         };
         let others = self.sources.iter().filter(|(peer, _)| but != Some(**peer));
         let ranked: Vec<_> =
