@@ -101,7 +101,7 @@ fn write_one(following: &Following) -> Value {
 mod tests {
     use super::*;
 
-    const KEY: &str = "k51qzi5uqu5dkkciu33khkzbcmxtyhn376i1e83tya8kuy7z9euedzyr5nhoew";
+    const KEY: &str = "k51qzi5uqu5dilisnqdpktic6r9zfvlb889l47pt9fjm0asnmbihd64myweskr";
 
     #[test]
     fn names_and_sections_stand_in_one_list() {

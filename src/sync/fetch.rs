@@ -311,16 +311,13 @@ impl Walk {
                         }
                         LeafForm::Raw => store.get(&cid)?.map(|block| (block.clone(), block)),
                     };
-                    match here {
-                        Some((block, data)) => {
-                            bytes += data.len();
-                            found.here.push(Write { offset, cid, block, bytes: data });
-                        }
-                        None => {
-                            let (turn, place) = self.turns.of(&cid);
-                            self.order.insert((turn, place, offset));
-                            self.known.insert(offset, (cid, leaf.len));
-                        }
+                    if let Some((block, data)) = here {
+                        bytes += data.len();
+                        found.here.push(Write { offset, cid, block, bytes: data });
+                    } else {
+                        let (turn, place) = self.turns.of(&cid);
+                        self.order.insert((turn, place, offset));
+                        self.known.insert(offset, (cid, leaf.len));
                     }
                 }
             }

@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn paths_below_repositories_are_translated_and_others_are_not() {
-        let path = |path: &str| lens().path(path).map(|path| path.into_owned());
+        let path = |path: &str| lens().path(path).map(std::borrow::Cow::into_owned);
         let blob = "docker/registry/v2/blobs/sha256/aa/aa/data";
         assert_eq!(path(blob).as_deref(), Some(blob));
         let tag = |name: &str| format!("{REPOSITORIES}/{name}/_manifests/tags/v1/current/link");

@@ -49,6 +49,7 @@ async fn a_mirror_has_every_blob_before_anyone_asks_and_only_of_what_it_shows() 
     // An update brings what is new.
     let next = Image::new(&[&noise("mirror", 3 * MIB + 7), &noise("third", 2 * MIB)]);
     publisher.push("team/boat", "v2", &next).await;
+    sees(&mirror, "team/boat", "v2", &next).await;
     mirrored(&mirror, &publisher).await;
     drop(publisher);
     assert_eq!(mirror.pull("team/boat", "v1").await, image);
