@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use super::Running;
 use crate::content::{self, Domain, Pointer, Reach};
-use crate::control::{Answer, Ask, FollowStatus, PeerStatus, Pipe, Resolved, Status, Tell};
+use crate::control::{Answer, Ask, FollowStatus, PeerStatus, Pipe, Resolved, RootStatus, Status, Tell};
 use crate::registry::Collected;
-use crate::sync::{Followed, Mirrored, listing};
+use crate::sync::{Followed, Mirrored, Own, Standing, listing};
 
 impl Answer for Running {
     fn answer(&self, ask: Ask, tell: Tell, pipe: Pipe) -> BoxFuture<'_, Result<Value, String>> {
@@ -48,6 +48,27 @@ impl Running {
                 Value::Null
             }
             Ask::FollowLs => serde_json::to_value(self.follows())?,
+            Ask::Adopt { name, merge } => {
+                let own = if merge { Own::Stays } else { Own::Gives };
+                let told = move |text| tell.tell(text);
+                serde_json::to_value(match name {
+                    Some(name) if name != self.name => self.reclaimer.adopt_name(&name, own).await?,
+                    _ => self.reclaimer.adopt(own, told).await?,
+                })?
+            }
+            Ask::Roots => {
+                self.store.fold().await?;
+                let past = self.store.past_roots().into_iter().rev();
+                let past = past.map(|(root, age)| (root, Some(age.as_secs())));
+                let roots = std::iter::once((self.store.root(), None)).chain(past);
+                let roots: Vec<_> =
+                    roots.map(|(root, age)| RootStatus { root: root.to_string(), age }).collect();
+                serde_json::to_value(roots)?
+            }
+            Ask::Rollback { root } => {
+                let root = content::parse_cid(&root).with_context(|| format!("{root} is no CID"))?;
+                serde_json::to_value(self.reclaimer.roll_back(root).await?)?
+            }
             Ask::Explain { repository, reference } => {
                 let (repository, reference) = (repository.parse()?, reference.parse()?);
                 serde_json::to_value(self.registry.explain(&repository, &reference).await?)?
@@ -196,10 +217,28 @@ impl Running {
             data: self.store.dir().display().to_string(),
             peers: self.node.peers().await.len(),
             follows: self.follows(),
+            unpublished: self.unpublished(),
             refused_records: stats.records_invalid + stats.records_older + stats.records_not_followed,
             collections: totals.runs,
             failed_collections: totals.failed,
             collected: totals.collected,
+        }
+    }
+
+    fn unpublished(&self) -> Option<String> {
+        match self.writer.standing() {
+            Standing::Publishing => None,
+            Standing::Asking => {
+                Some("the key is older than these data: peers are asked first what they know".to_owned())
+            }
+            Standing::Stopped => {
+                let seen = self.writer.rival().map_or_else(String::new, |rival| {
+                    format!(" (sequence {}, {})", rival.sequence(), rival.value())
+                });
+                Some(format!(
+                    "this name was published elsewhere{seen}; `sampan adopt` takes that tree, `sampan adopt --merge` keeps both"
+                ))
+            }
         }
     }
 

@@ -22,7 +22,7 @@ struct Written {
     #[serde(default)]
     repositories: Vec<String>,
     prefix: Option<String>,
-    rate: Option<String>,
+    rate: Option<Value>,
 }
 
 /// The names, or which of them is wrong and how.
@@ -72,7 +72,9 @@ fn read_one(value: &Value) -> Result<Following, String> {
         following.prefix = Some(prefix.to_owned());
     }
     if let Some(rate) = &written.rate {
-        following.rate = form::size(rate.trim_end_matches("/s")).filter(|rate| *rate > 0);
+        let text =
+            rate.as_str().map_or_else(|| rate.to_string(), |text| text.trim_end_matches("/s").to_owned());
+        following.rate = form::size(&text).filter(|rate| *rate > 0);
         if following.rate.is_none() {
             return wrong("rate must be bytes in a second such as 4MiB");
         }

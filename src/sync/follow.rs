@@ -19,6 +19,7 @@ use super::blocking;
 use super::domains::Track;
 use super::following::Following;
 use super::redirects::Redirects;
+use super::writer::Writer;
 use crate::content::{Domain, Domains, Pointer};
 
 /// A root that could not be adopted is tried again after this long, or when a peer arrives.
@@ -60,6 +61,8 @@ pub(crate) struct Follower {
     places: Arc<Mutex<Vec<(String, Following)>>>,
     /// Counts roots that became current, and changes of what is followed.
     news: watch::Sender<u64>,
+    /// Hears what is said of my own name.
+    writer: Writer,
     added: Arc<Notify>,
 }
 
@@ -91,6 +94,7 @@ impl Follower {
         discreet: bool,
         domains: Domains,
         redirects: Redirects,
+        writer: Writer,
     ) -> Self {
         Self {
             store,
@@ -103,6 +107,7 @@ impl Follower {
             configured: Arc::default(),
             places: Arc::default(),
             news: watch::Sender::new(0),
+            writer,
             added: Arc::default(),
         }
     }
@@ -251,6 +256,9 @@ impl Follower {
                 event = events.next() => event,
             };
             match event {
+                Some(Event::Record { record, .. }) if record.name() == self.writer.name() => {
+                    self.writer.hear(&record);
+                }
                 Some(Event::Record { record, nodes, from, via, .. }) => {
                     self.hear(Heard { record, nodes, from }, via);
                 }
@@ -360,6 +368,15 @@ impl Follower {
                 let _ = tokio::time::timeout(RETRY, wake.notified()).await;
             }
         }
+    }
+
+    /// Brings the directories of a record's tree here, and reads it as if its name were followed.
+    pub(super) async fn bring(&self, record: Verified) -> anyhow::Result<Cid> {
+        let old = self.good(record.name()).map(|(root, _)| root);
+        let root = record.cid().context("the record does not point to a tree")?;
+        self.adopt(old, Heard { record, nodes: Bytes::new(), from: None }).await?;
+        self.tell();
+        Ok(root)
     }
 
     async fn adopt(&self, old: Option<Cid>, heard: Heard) -> anyhow::Result<()> {

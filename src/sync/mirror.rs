@@ -30,6 +30,9 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Without an event, what is mirrored is compared with what there is this often.
 const REGULARLY: Duration = Duration::from_mins(5);
 
+/// Between two words about how far it is.
+const TELL: Duration = Duration::from_secs(1);
+
 /// How far a mirror has come with a root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mirrored {
@@ -81,7 +84,8 @@ impl Mirrors {
         loop {
             news.mark_unchanged();
             let goals = self.goals();
-            self.lock().retain(|tree, _| goals.iter().any(|goal| goal.tree == *tree));
+            self.lock()
+                .retain(|tree, progress| !progress.finished || goals.iter().any(|goal| goal.tree == *tree));
             let now = Instant::now();
             for goal in goals {
                 let waits = again.get(&goal.tree).is_some_and(|(root, at)| *root == goal.root && *at > now);
@@ -114,6 +118,31 @@ impl Mirrors {
                 }
                 _ = news.changed() => {}
                 () = sleep_until(next.unwrap_or(now + REGULARLY)) => {}
+            }
+        }
+    }
+
+    /// Fetches all blobs of a tree that is read here, once.
+    pub(crate) async fn once(
+        &self,
+        tree: &str,
+        root: Cid,
+        told: &impl Fn(String),
+    ) -> anyhow::Result<Mirrored> {
+        let name = tree.parse().map_err(|_| anyhow::anyhow!("{tree} is no name"))?;
+        let following = Following { policy: Policy::Mirror, ..Following::plain(name) };
+        let goal = Goal { tree: tree.to_owned(), root, following };
+        let mut pass = std::pin::pin!(self.pass(&goal, None));
+        loop {
+            tokio::select! {
+                passed = &mut pass => {
+                    passed?;
+                    return Ok(self.lock().remove(tree).unwrap_or_default());
+                }
+                () = tokio::time::sleep(TELL) => {
+                    let Mirrored { links, fetched, bytes, missing, .. } = self.progress(tree).unwrap_or_default();
+                    told(format!("{links} looked at, {fetched} blobs of {bytes} bytes came, {missing} missing"));
+                }
             }
         }
     }

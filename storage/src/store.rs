@@ -480,8 +480,24 @@ impl Store {
     /// Waits until everything that was committed before is folded into a root.
     pub async fn fold(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.lines()?.signals.send(Signal::Now { reply, renew: false }).map_err(|_| StoreError::Closed)?;
+        self.lines()?
+            .signals
+            .send(Signal::Now { reply, renew: false, above: None })
+            .map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Folds, under a sequence above this one: it was published elsewhere under the same name.
+    pub async fn fold_above(&self, sequence: u64) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let signal = Signal::Now { reply, renew: false, above: Some(sequence) };
+        self.lines()?.signals.send(signal).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Roots of my tree before this one whose directories are still here, oldest first, with their age.
+    pub fn past_roots(&self) -> Vec<(Cid, Duration)> {
+        self.inner.past_roots.lock().unwrap_or_else(PoisonError::into_inner).aged()
     }
 
     #[cfg(test)]
@@ -496,7 +512,10 @@ impl Store {
 
     pub(crate) fn fold_now(&self, renew: bool) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.lines()?.signals.send(Signal::Now { reply, renew }).map_err(|_| StoreError::Closed)?;
+        self.lines()?
+            .signals
+            .send(Signal::Now { reply, renew, above: None })
+            .map_err(|_| StoreError::Closed)?;
         answer.blocking_recv().map_err(|_| StoreError::Closed)?
     }
 }

@@ -7,6 +7,7 @@
 mod harness;
 mod oci;
 mod wire;
+mod writer;
 
 mod access;
 mod audience;
