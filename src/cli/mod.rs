@@ -212,7 +212,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Status { json } => status::run(&dir, json)?,
         Command::Ls { path, json } => ls::run(&dir, &path, json)?,
         Command::Follow(follow) => follow::run(&dir, follow)?,
-        Command::Adopt(adopt) => reclaim::adopt(&dir, adopt)?,
+        Command::Adopt(adopt) => reclaim::adopt(&dir, &adopt)?,
         Command::Restore { json } => reclaim::restore(&dir, json)?,
         Command::Roots { json } => reclaim::roots(&dir, json)?,
         Command::Rollback { root, json } => reclaim::rollback(&dir, root, json)?,

@@ -19,7 +19,7 @@ pub(super) struct Adopt {
     json: bool,
 }
 
-pub(super) fn adopt(dir: &Path, adopt: Adopt) -> anyhow::Result<()> {
+pub(super) fn adopt(dir: &Path, adopt: &Adopt) -> anyhow::Result<()> {
     ask(dir, &Ask::Adopt { name: adopt.name, merge: adopt.merge }, adopt.json)
 }
 

@@ -14,7 +14,7 @@ use super::take::{Own, Taken, take};
 use super::{Follower, Mirrored, Mirrors, Writer};
 
 /// A registry that is to come back waits so long for a peer that has its record.
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 /// Between two questions.
 const ASK: Duration = Duration::from_secs(2);
 

@@ -93,20 +93,17 @@ fn apply(
         if differs && own == Own::Stays {
             return;
         }
-        match new {
-            Some(entry) => {
-                match item {
-                    Some(Item::Tag(..)) => taken.tags += 1,
-                    Some(Item::Revision(..)) => taken.manifests += 1,
-                    Some(Item::Blob(_)) => taken.blobs += 1,
-                    _ => {}
-                }
-                commit.put_entry(path, &entry);
+        if let Some(entry) = new {
+            match item {
+                Some(Item::Tag(..)) => taken.tags += 1,
+                Some(Item::Revision(..)) => taken.manifests += 1,
+                Some(Item::Blob(_)) => taken.blobs += 1,
+                _ => {}
             }
-            None => {
-                taken.removed += 1;
-                commit.remove(path);
-            }
+            commit.put_entry(path, &entry);
+        } else {
+            taken.removed += 1;
+            commit.remove(path);
         }
         changes += 1;
         if changes >= CHANGES {
