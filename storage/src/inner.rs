@@ -273,18 +273,26 @@ impl Inner {
             // Holds at most one node: the leaf that is looked at.
             let rebuilt = MemoryBlocks::default();
             let mut step = leaves.next(self)?;
-            let mut form = Form::Raw;
+            let mut form = None;
             if let Step::Missing(cid) = step {
                 let Some((built, block)) = rebuild(&blob, end, &cid, &leaves)? else { break };
-                form = built;
+                form = Some(built);
                 rebuilt.put(&block);
                 step = leaves.next(&rebuilt)?;
             }
             match step {
                 Step::Leaf(leaf) => {
                     end = leaf.offset + leaf.len;
-                    let raw = leaf.form == LeafForm::Raw;
-                    if let (true, Ok(len)) = (raw || form != Form::Raw, u32::try_from(leaf.len)) {
+                    // A node that lies elsewhere too, in another blob for instance, is found here as well.
+                    let form = match (leaf.form, form) {
+                        (LeafForm::Raw, _) => Some(Form::Raw),
+                        (LeafForm::DagPb, Some(form)) => Some(form),
+                        (LeafForm::DagPb, None) => {
+                            form_of(&leaf.cid, &range(&blob, leaf.offset, leaf.len)?).map(|(form, _)| form)
+                        }
+                        (LeafForm::Inline(_), _) => None,
+                    };
+                    if let (Some(form), Ok(len)) = (form, u32::try_from(leaf.len)) {
                         rows.push((leaf.cid, Holder { digest: *digest, offset: leaf.offset, len, form }));
                     }
                 }
