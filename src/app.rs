@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Auth;
+use crate::bundle::Bundles;
 use crate::config::{self, Config, Network, Web};
 use crate::content::{self, Content, Dns, Domains, Names};
 use crate::control::{Answer, Control};
@@ -72,6 +73,7 @@ struct Running {
     collector: Collector,
     verifier: Verifier,
     healer: Healer,
+    bundles: Bundles,
     library: Content,
     names: Names,
     domains: Domains,
@@ -166,6 +168,14 @@ impl App {
         let publisher = Publisher::new(keystore.clone(), node.clone(), kept);
         let fetcher = Fetcher::new(store.clone(), node.clone());
         let healer = Healer::new(store.clone(), node.clone(), fetcher.clone(), name);
+        let bundles = Bundles::new(
+            store.clone(),
+            node.clone(),
+            Arc::clone(&records),
+            follower.clone(),
+            Arc::new(fetcher.clone()),
+            (name, for_members.clone()),
+        );
         let verifier = Verifier::new(store.clone(), healer.clone());
         let Config { delete, read_only, sparse, .. } = *config;
         let registry = Registry::new(store.clone(), Arc::new(fetcher), Policy { delete, read_only, sparse });
@@ -213,6 +223,7 @@ impl App {
             collector,
             verifier,
             healer,
+            bundles,
             library,
             names,
             domains,

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use crate::handle::{ConnectError, FollowError, Found, Offered, PublishError, Published};
 use crate::ipns::Verified;
 use crate::name::Name;
+use crate::names::Via;
 use crate::peers::Peer;
 
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(crate) enum Command {
     Follow { name: Name, reply: oneshot::Sender<Result<(), FollowError>> },
     Unfollow { name: Name },
     Resolve { name: Name, reply: oneshot::Sender<Option<Found>> },
-    Offer { name: Name, record: Bytes, reply: oneshot::Sender<Offered> },
+    Offer { name: Name, record: Bytes, via: Via, reply: oneshot::Sender<Offered> },
     Provide { root: Cid },
     FindProviders { cid: Cid, reply: oneshot::Sender<Vec<PeerId>> },
     Connect { address: Multiaddr, reply: oneshot::Sender<Result<PeerId, ConnectError>> },

@@ -49,6 +49,16 @@ impl Output {
         }
         Ok(())
     }
+
+    /// The same for code that blocks.
+    pub(crate) fn send_blocking(&self, bytes: Bytes) -> anyhow::Result<()> {
+        let mut bytes = bytes;
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(MAX_PIECE));
+            self.0.blocking_send(piece).map_err(|_| anyhow::anyhow!("the command has gone"))?;
+        }
+        Ok(())
+    }
 }
 
 impl Read for Blocking {

@@ -95,6 +95,9 @@ impl Commit {
 #[derive(Clone, Debug)]
 pub struct Adoption {
     pub name: String,
+    /// The root before, from which the differences were taken: where it is another one by now, the adoption is
+    /// [`StoreError::Changed`].
+    pub before: Option<Cid>,
     pub root: Cid,
     pub sequence: u64,
     pub record: Bytes,
@@ -229,12 +232,25 @@ fn tidy(inner: &Inner, journal: &mut Journal, renew: bool) -> Result<(), StoreEr
 
 impl Change {
     fn is_conditional(&self) -> bool {
-        matches!(self, Self::Commit { expects, .. } if !expects.is_empty())
+        match self {
+            Self::Commit { expects, .. } => !expects.is_empty(),
+            Self::Adopt(_) => true,
+            Self::Other(_) | Self::Renew(_) => false,
+        }
     }
 
-    /// Whether every path still leads where the commit expects it.
+    /// Whether every path still leads where the commit expects it, and a name to the root that it is to leave.
     fn check(&self, inner: &Arc<Inner>) -> Result<(), StoreError> {
-        let Self::Commit { expects, .. } = self else { return Ok(()) };
+        let expects = match self {
+            Self::Commit { expects, .. } => expects,
+            Self::Adopt(Adoption { name, before, .. }) => {
+                let state = inner.state();
+                let good = state.follow(name).and_then(|follow| follow.good.as_ref());
+                let is_there = good.map(|good| good.root.0) == *before;
+                return is_there.then_some(()).ok_or(StoreError::Changed);
+            }
+            Self::Other(_) | Self::Renew(_) => return Ok(()),
+        };
         let tree = Tree::mine(Arc::clone(inner));
         for (path, cid) in expects {
             if tree.lookup(path)?.is_none_or(|entry| entry.cid != *cid) {

@@ -11,6 +11,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
+use crate::bases::Bases;
 use crate::blobs::{BlobFile, Blobs};
 use crate::block::{
     Block, BlockError, Blocks, DAG_PB, MAX_BLOCK, MemoryBlocks, RAW, SHA2_256, SHA2_512, cid_of,
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) recent: Mutex<Recent>,
     pub(crate) pins: Arc<Pins>,
     pub(crate) kept: Kept,
+    pub(crate) bases: Bases,
     /// Adoptions read, compaction writes: see [`crate::compact`].
     pub(crate) adoptions: Arc<tokio::sync::RwLock<()>>,
     /// Followed names in the order in which they are read.

@@ -18,12 +18,14 @@ pub mod layout;
 pub mod name;
 pub mod tree;
 
+mod bases;
 mod blobs;
 mod commit;
 mod compact;
 mod delta;
 mod error;
 mod fold;
+pub mod increment;
 mod index;
 mod inner;
 mod keeper;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use cid::Cid;
 use tokio::sync::{OwnedRwLockReadGuard, mpsc, oneshot, watch};
 
+use crate::bases::Bases;
 use crate::blobs::{BlobFile, Blobs, StoredBlob};
 use crate::block::{Block, BlockError, Blocks};
 use crate::commit::{self, Adoption, Change, Commit, Request};
@@ -100,6 +101,7 @@ impl Store {
         let blobs = Blobs::open(&dir.join("blobs"), &dir.join("quarantine"));
         let blobs = Arc::new(blobs.map_err(io(dir.join("blobs")))?);
         let kept = Kept::open(&dir.join("pins"))?;
+        let bases = Bases::open(dir).map_err(io(dir.join("bases")))?;
         let pins = Arc::new(Pins::default());
         let uploads =
             Uploads::open(&dir.join("uploads"), Arc::clone(&blobs), Arc::clone(&pins), Reserve::new(dir))
@@ -122,6 +124,7 @@ impl Store {
             recent: Mutex::new(Recent::default()),
             pins,
             kept,
+            bases,
             adoptions: Arc::default(),
             order: RwLock::default(),
             cache: inner::cache(),
@@ -503,6 +506,12 @@ impl Store {
     /// Lets a pinned root go; what nothing else keeps is collected later. Returns whether it was pinned.
     pub fn release(&self, root: &Cid) -> Result<bool, StoreError> {
         Ok(self.inner.kept.remove(root)?)
+    }
+
+    /// Keeps the directories of a root, so that what a later one has over it can be found. Of such roots the newest few
+    /// are kept. Durable when it returns.
+    pub fn keep_base(&self, root: Cid) -> Result<(), StoreError> {
+        Ok(self.inner.bases.add(root)?)
     }
 
     /// Makes blocks that were put before durable.
