@@ -3,7 +3,7 @@
 use anyhow::{anyhow, bail};
 use sampan_node::Name;
 use sampan_node::ipns::select;
-use sampan_storage::{Blocks, fail};
+use sampan_storage::Blocks;
 use std::cmp::Ordering;
 
 use super::intake::{Standing, Taken, run};
@@ -47,7 +47,6 @@ impl Bundles {
         let Taken { opening, whole: is_whole, present, lacking, blocks, bytes, blobs, pin } = taken;
         let (record, description) = (opening.record, opening.description);
         if is_whole {
-            fail::point("bundle.blocks.after");
             self.follower.take(&record).await?;
             // Others may wait for what has come.
             self.node.bitswap().restocked().await;
@@ -102,7 +101,8 @@ impl Gate {
             && current != Some(base)
             && self.store.size(&base)?.is_none()
         {
-            let here = current.map_or("nothing of that name is here".to_owned(), |root| format!("here is {root}"));
+            let here =
+                current.map_or("nothing of that name is here".to_owned(), |root| format!("here is {root}"));
             bail!("it builds on the root {base}, and {here}: apply the bundle that leads to {base} first");
         }
         Ok(Standing { current })

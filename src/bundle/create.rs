@@ -145,12 +145,8 @@ impl Bundles {
                 continue;
             }
             tell.tell(format!("fetching {digest}"));
-            let want = RemoteBlob {
-                tree: name.to_string(),
-                digest,
-                entry: blob.entry.clone(),
-                size: blob.size,
-            };
+            let want =
+                RemoteBlob { tree: name.to_string(), digest, entry: blob.entry.clone(), size: blob.size };
             let fetched = self.origin.fetch(want).await;
             fetched.with_context(|| {
                 format!("the blob {digest} is not here, and a bundle has all that its repositories name")
@@ -166,7 +162,9 @@ fn find(store: &Store, base: Option<Cid>, root: Cid, pattern: Option<&Pattern>) 
     }
     let mut increment = match Increment::find(store, base, root, EAGER) {
         Err(BlockError::Missing(cid)) => {
-            bail!("the block {cid} is not here; `sampan verify` says what is missing, and without --since less is needed")
+            bail!(
+                "the block {cid} is not here; `sampan verify` says what is missing, and without --since less is needed"
+            )
         }
         found => found?,
     };
@@ -261,8 +259,9 @@ fn carry(
 }
 
 fn checked(cid: Cid, data: Bytes) -> anyhow::Result<Block> {
-    Block::verified(cid, data)
-        .with_context(|| format!("the block {cid} is damaged on this disk; `sampan verify --repair`, and try again"))
+    Block::verified(cid, data).with_context(|| {
+        format!("the block {cid} is damaged on this disk; `sampan verify --repair`, and try again")
+    })
 }
 
 /// Bytes that a block takes with its framing.
@@ -308,7 +307,11 @@ impl Freight {
     }
 
     fn flush(&mut self) -> anyhow::Result<()> {
-        if self.piece.is_empty() { Ok(()) } else { self.output.send_blocking(std::mem::take(&mut self.piece).into()) }
+        if self.piece.is_empty() {
+            Ok(())
+        } else {
+            self.output.send_blocking(std::mem::take(&mut self.piece).into())
+        }
     }
 
     /// Returns bytes and parts.

@@ -71,9 +71,8 @@ impl Description {
 
     /// Whether both are of one bundle.
     pub(crate) fn is_of(&self, other: &Self) -> bool {
-        let bare = |it: &Self| {
-            Self { part: 1, continues: false, tree: 0, tree_left: 0, blobs: 0, ..it.clone() }
-        };
+        let bare =
+            |it: &Self| Self { part: 1, continues: false, tree: 0, tree_left: 0, blobs: 0, ..it.clone() };
         bare(self) == bare(other)
     }
 }

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use anyhow::{Context, anyhow, bail};
 use sampan_storage::increment::{BlobOrder, Increment, NewBlob, TreeOrder};
-use sampan_storage::{Block, BlockError, Blocks, Cid, Partial, Pin, Store, StoreError};
+use sampan_storage::{Block, BlockError, Cid, Partial, Pin, Store, StoreError};
 
 use super::description::Description;
 use super::filter;
@@ -87,16 +87,15 @@ pub(super) fn run(
         let length = u64::from_be_bytes(length);
         let (mut part, opening) = Part::open(input.by_ref().take(length), name.clone())?;
         let description = opening.description.clone();
-        let (intake, _) = match &mut begun {
-            Some(begun) => begun,
-            None => {
-                let standing = stand(&opening)?;
-                let mut intake = Intake::new(store, told, &description);
-                if standing.current == Some(description.root) && intake.is_all_here()? {
-                    return Ok(Taken { present: true, ..intake.end(opening)? });
-                }
-                begun.insert((intake, opening))
+        let (intake, _) = if let Some(begun) = &mut begun {
+            begun
+        } else {
+            let standing = stand(&opening)?;
+            let mut intake = Intake::new(store, told, &description);
+            if standing.current == Some(description.root) && intake.is_all_here()? {
+                return Ok(Taken { present: true, ..intake.end(opening)? });
             }
+            begun.insert((intake, opening))
         };
         intake.part(&mut part, &description)?;
     }
@@ -225,7 +224,8 @@ impl<'a> Intake<'a> {
         })?;
         let mut increment = increment;
         if let Some(pattern) = &self.description.repositories {
-            let pattern = Pattern::of_repositories(pattern).context("its choice of repositories cannot be read")?;
+            let pattern =
+                Pattern::of_repositories(pattern).context("its choice of repositories cannot be read")?;
             let chosen: HashSet<_> = filter(self.store, *root, &pattern)?;
             increment.retain_blobs(|blob| chosen.contains(&blob.digest));
         }

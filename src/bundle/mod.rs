@@ -103,7 +103,16 @@ impl Bundles {
         origin: Arc<dyn Origin>,
         (mine, members): (Name, Option<MembersName>),
     ) -> Self {
-        Self { store, node, records, follower, origin, mine, members, applying: tokio::sync::Mutex::default() }
+        Self {
+            store,
+            node,
+            records,
+            follower,
+            origin,
+            mine,
+            members,
+            applying: tokio::sync::Mutex::default(),
+        }
     }
 }
 

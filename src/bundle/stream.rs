@@ -55,7 +55,13 @@ impl Head {
     }
 
     /// The first bytes of a part.
-    pub(super) fn encode(&self, part: u32, parts: u32, share: &Share, tree_left: u64) -> anyhow::Result<Vec<u8>> {
+    pub(super) fn encode(
+        &self,
+        part: u32,
+        parts: u32,
+        share: &Share,
+        tree_left: u64,
+    ) -> anyhow::Result<Vec<u8>> {
         let description = Description {
             version: VERSION,
             name: *self.record.name(),
@@ -117,11 +123,6 @@ impl<R: Read> Part<R> {
 
     pub(super) fn name(&self) -> &str {
         &self.name
-    }
-
-    /// What the reader has not taken, for the part behind it.
-    pub(super) fn is_at_end(&self) -> bool {
-        self.left == 0
     }
 
     fn head(&mut self) -> anyhow::Result<Opening> {

@@ -43,8 +43,8 @@ impl Bases {
         let mut now: Vec<Cid> = roots.iter().copied().filter(|known| *known != root).collect();
         now.push(root);
         now.drain(..now.len().saturating_sub(MOST));
-        let text: String = now.iter().map(|root| format!("{root}\n")).collect();
-        write_whole(&self.path, text.as_bytes(), 0o644)?;
+        let text: Vec<String> = now.iter().map(ToString::to_string).collect();
+        write_whole(&self.path, text.join("\n").as_bytes(), 0o644)?;
         *roots = now;
         Ok(())
     }

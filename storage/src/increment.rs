@@ -11,10 +11,10 @@ use bytes::Bytes;
 use cid::Cid;
 
 use crate::block::{Block, BlockError, Blocks, DAG_PB, MemoryBlocks, RAW, identity_data};
+use crate::dag::Malformed;
 use crate::dag::directory::{Entry, Form, form};
 use crate::dag::file::{Leaf, LeafForm, Leaves, Step, leaf_bytes, root_size};
 use crate::dag::walk::links;
-use crate::dag::Malformed;
 use crate::digest::Digest;
 use crate::layout::{self, Item};
 use crate::tree::Diff;

@@ -206,7 +206,15 @@ pub(crate) fn adopt(
         Diff::new(old, new, eager).advance(store, &mut |difference| differences.push(difference)).unwrap();
     assert!(missing.is_empty(), "what lies between two roots is all that a follower lacks");
     let record = bytes::Bytes::from_static(b"record");
-    now(store.adopt(Adoption { name: name.to_owned(), before: old, root: new, sequence, record, differences })).unwrap();
+    now(store.adopt(Adoption {
+        name: name.to_owned(),
+        before: old,
+        root: new,
+        sequence,
+        record,
+        differences,
+    }))
+    .unwrap();
 }
 
 #[test]
