@@ -10,6 +10,7 @@ mod wire;
 
 mod access;
 mod audience;
+mod bundle;
 mod command_line;
 mod configuration;
 mod content;
