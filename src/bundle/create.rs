@@ -43,7 +43,7 @@ struct Count {
 /// Blocks on their way to the command, in parts.
 struct Freight {
     output: Output,
-    tell: Tell,
+    told: Box<dyn Fn(String) + Send>,
     head: Head,
     shares: Vec<Share>,
     /// How many parts have begun.
@@ -80,7 +80,7 @@ impl Bundles {
             let Load { increment, pin } = load;
             let room = wish.split.map_or(u64::MAX, |split| split.saturating_sub(head.room()));
             let count = count(&store, &increment, room)?;
-            let sent = send(&store, &increment, head, count, output, tell)?;
+            let sent = send(&store, &increment, head, count, output, Box::new(move |text| tell.tell(text)))?;
             // The next increment may begin here.
             store.keep_base(root)?;
             drop((pin, whole));
@@ -156,6 +156,20 @@ impl Bundles {
     }
 }
 
+/// All of it without a registry around it: finds, counts and sends. Returns blocks, bytes and parts.
+#[cfg(test)]
+pub(super) fn pack(
+    store: &Store,
+    base: Option<Cid>,
+    head: Head,
+    room: u64,
+    output: Output,
+) -> anyhow::Result<(u64, u64, u32)> {
+    let load = find(store, base, head.root, None)?;
+    let count = count(store, &load.increment, room)?;
+    send(store, &load.increment, head, count, output, Box::new(|_| {}))
+}
+
 fn find(store: &Store, base: Option<Cid>, root: Cid, pattern: Option<&Pattern>) -> anyhow::Result<Load> {
     if let Some(base) = base.filter(|base| !store.size(base).is_ok_and(|size| size.is_some())) {
         bail!("the directories of {base} are not here, so what came since cannot be told; leave --since out");
@@ -215,12 +229,12 @@ fn send(
     head: Head,
     count: Count,
     output: Output,
-    tell: Tell,
+    told: Box<dyn Fn(String) + Send>,
 ) -> anyhow::Result<(u64, u64, u32)> {
     let Count { shares, blocks } = count;
     let total = shares.iter().map(|share| share.bytes).sum();
     let mut freight =
-        Freight { output, tell, head, shares, begun: 0, left: 0, piece: Vec::new(), sent: 0, total };
+        Freight { output, told, head, shares, begun: 0, left: 0, piece: Vec::new(), sent: 0, total };
     freight.begin()?;
     let mut tree = increment.walk();
     while let Some((cid, data)) = tree.next(store)? {
@@ -281,7 +295,7 @@ impl Freight {
         self.put(block.data())?;
         let mib = |bytes: u64| bytes / (1024 * 1024);
         if mib(before) != mib(self.sent) {
-            self.tell.tell(format!("{} of {} MiB", mib(self.sent), mib(self.total)));
+            (self.told)(format!("{} of {} MiB", mib(self.sent), mib(self.total)));
         }
         Ok(())
     }

@@ -8,9 +8,13 @@
 mod apply;
 mod create;
 mod description;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod intake;
 mod split;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,9 +23,9 @@ use sampan_node::{Name, Node};
 use sampan_storage::{Cid, Digest, Store, StoreError, Survey};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use description::MAX_DESCRIPTION;
+pub(crate) use description::{Description, MAX_DESCRIPTION};
 pub(crate) use split::LEAST_PART;
-pub(crate) use stream::{WHOLE, part_of};
+pub(crate) use stream::{WHOLE, peek};
 
 use crate::pattern::Pattern;
 use crate::registry::Origin;

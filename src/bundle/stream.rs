@@ -139,8 +139,8 @@ impl<R: Read> Part<R> {
         if !agrees {
             bail!("its record does not sign the root that it is said to bring");
         }
-        if self.reader.roots().first() != Some(&description.root) {
-            bail!("its header names another root than its record");
+        if self.reader.roots() != [description.root, description.record] {
+            bail!("its header names other roots than its description");
         }
         Ok(Opening { description, record })
     }
@@ -167,9 +167,9 @@ impl<R> std::fmt::Debug for Part<R> {
     }
 }
 
-/// Which part of a bundle a file is, as far as its beginning says so.
-pub(crate) fn part_of(input: impl Read) -> Option<u32> {
+/// What a file says of itself, as far as its beginning can be read.
+pub(crate) fn peek(input: impl Read) -> Option<Description> {
     let mut reader = Reader::new(BufReader::new(input)).ok()?;
     let first = reader.next_section().ok()??;
-    Description::parse(&first.data).ok().map(|description| description.part)
+    Description::parse(&first.data).ok()
 }

@@ -10,7 +10,7 @@ use sampan_node::Name;
 use serde_json::json;
 
 use super::print;
-use crate::bundle::{Applied, LEAST_PART, Made, Outcome, WHOLE, Wish, part_of};
+use crate::bundle::{Applied, Description, LEAST_PART, Made, Outcome, WHOLE, Wish, peek};
 use crate::config::parse_size;
 use crate::control::{self, Ask, Bytes};
 use crate::pattern::Pattern;
@@ -36,14 +36,14 @@ pub(super) enum Bundle {
         /// Where it goes; it must not be there yet. - is standard output
         file: PathBuf,
     },
-    /// Take a bundle in, and follow its name from then on
+    /// Take bundles in, and follow their names from then on
     Apply {
         /// Take a bundle of this name only
         #[arg(long)]
         name: Option<Name>,
         #[arg(long)]
         json: bool,
-        /// Its parts, in any order; - is standard input
+        /// Bundles and parts of them, in any order; - is standard input
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
@@ -131,44 +131,64 @@ fn create(dir: &Path, wish: Wish, file: &Path, json: bool) -> anyhow::Result<()>
 }
 
 fn apply(dir: &Path, name: Option<Name>, files: Vec<PathBuf>, json: bool) -> anyhow::Result<()> {
-    let files = in_order(files)?;
-    let names = files.iter().map(|file| file.display().to_string()).collect();
-    let feed = Feed { files: files.into(), current: None };
-    let mut meter = print::Meter::start();
-    let bytes = Bytes { input: Some(Box::new(feed)), output: &mut io::sink() };
-    let question = Ask::BundleApply { files: names, name };
-    let applied: Applied = control::must_exchange(dir, &question, bytes, &mut |text| meter.show(text))?;
-    drop(meter);
-    if json {
-        return print::json(&applied);
+    let mut all = Vec::new();
+    for files in bundles(files)? {
+        let names = files.iter().map(|file| file.display().to_string()).collect();
+        let feed = Feed { files: files.into(), current: None };
+        let mut meter = print::Meter::start();
+        let bytes = Bytes { input: Some(Box::new(feed)), output: &mut io::sink() };
+        let question = Ask::BundleApply { files: names, name };
+        let applied: Applied = control::must_exchange(dir, &question, bytes, &mut |text| meter.show(text))?;
+        drop(meter);
+        if !json {
+            print::line(&describe(&applied));
+        }
+        all.push(applied);
     }
+    if json { print::json(&all) } else { Ok(()) }
+}
+
+fn describe(applied: &Applied) -> String {
     let Applied { name, sequence, root, outcome, blobs, lacking, parts, .. } = applied;
-    print::line(&match outcome {
+    match outcome {
         Outcome::Applied => format!("{name} is at sequence {sequence}, root {root}; {blobs} new blobs"),
         Outcome::Present => format!("{name} sequence {sequence}, root {root} is there already"),
         Outcome::Incomplete => format!(
             "kept, and not visible yet: {lacking} blobs are to come; apply the others of the {parts} parts too"
         ),
-    });
-    Ok(())
+    }
 }
 
-/// By the part that each says it is, so that nobody need think of how a shell sorts.
-fn in_order(files: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
+/// Files that belong together, older bundles first, each with its parts in their order: nobody need think of how a shell
+/// sorts.
+fn bundles(files: Vec<PathBuf>) -> anyhow::Result<Vec<Vec<PathBuf>>> {
     if files.iter().any(|file| file.as_os_str() == "-") {
         if files.len() > 1 {
             bail!("standard input is one file; give it alone");
         }
-        return Ok(files);
+        return Ok(vec![files]);
     }
-    let mut parts = Vec::new();
+    let mut told = Vec::new();
     for file in files {
         let open = File::open(&file).with_context(|| format!("{} cannot be read", file.display()))?;
-        // What is no bundle is refused by the registry, with the reason.
-        parts.push((part_of(open).unwrap_or(u32::MAX), file));
+        told.push((peek(open), file));
     }
-    parts.sort_by_key(|(part, _)| *part);
-    Ok(parts.into_iter().map(|(_, file)| file).collect())
+    // What is no bundle comes last, and is refused by the registry with the reason.
+    let order = |description: &Option<Description>| {
+        description.as_ref().map_or((u64::MAX, 0), |it| (it.sequence, it.part))
+    };
+    told.sort_by_key(|(description, _)| order(description));
+    let mut bundles: Vec<(Option<Description>, Vec<PathBuf>)> = Vec::new();
+    for (description, file) in told {
+        let is_of = |known: &Option<Description>| {
+            known.as_ref().zip(description.as_ref()).is_some_and(|(known, it)| it.is_of(known))
+        };
+        match bundles.iter_mut().find(|(known, _)| is_of(known)) {
+            Some((_, files)) => files.push(file),
+            None => bundles.push((description, vec![file])),
+        }
+    }
+    Ok(bundles.into_iter().map(|(_, files)| files).collect())
 }
 
 impl Parts {

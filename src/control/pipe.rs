@@ -40,6 +40,13 @@ impl Input {
 }
 
 impl Output {
+    /// One whose bytes a test reads.
+    #[cfg(test)]
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Bytes>) {
+        let (sender, receiver) = mpsc::channel(PIECES);
+        (Self(sender), receiver)
+    }
+
     /// Waits while the command does not read. A command that has gone takes its answer with it.
     pub(crate) async fn send(&self, bytes: Bytes) -> anyhow::Result<()> {
         let mut bytes = bytes;

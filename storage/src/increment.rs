@@ -344,3 +344,174 @@ fn short(cid: &Cid) -> Short {
     start.iter_mut().zip(cid.hash().digest()).for_each(|(place, byte)| *place = *byte);
     start
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dag::file::read_all;
+    use crate::dag::pb::{Link, Node};
+    use crate::dag::unixfs::{Data, Kind};
+    use crate::digest::Algorithm;
+    use crate::tests::{now, push};
+    use crate::{Commit, Store, tree};
+
+    const EAGER: u64 = 16 * 1024;
+
+    fn lately(store: &Store) -> Cid {
+        now(store.fold()).unwrap();
+        store.root()
+    }
+
+    /// Carries what `new` has over `old` to blocks that have the tree of `old`.
+    fn carry(store: &Store, old: Option<Cid>, new: Cid, there: &MemoryBlocks) -> (Increment, Vec<Block>) {
+        let increment = Increment::find(store, old, new, EAGER).unwrap();
+        let (mut walk, mut order) = (increment.walk(), TreeOrder::new(new));
+        let mut carried = Vec::new();
+        while let Some((cid, data)) = walk.next(store).unwrap() {
+            let block = Block::verified(cid, data).unwrap();
+            order.take(&block).unwrap();
+            there.put(&block);
+            carried.push(block);
+        }
+        // The far side finds the same blobs without asking.
+        assert_eq!(Increment::find(there, old, new, EAGER).unwrap().blobs(), increment.blobs());
+        (increment, carried)
+    }
+
+    #[test]
+    fn an_increment_over_a_root_makes_the_next_one_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let there = MemoryBlocks::default();
+        let mut before = None;
+        let mut sizes = Vec::new();
+        for (seed, tag) in [(1, "v1"), (2, "v2"), (3, "v3")] {
+            let image = push(&store, tag, seed, 1_500_000);
+            let root = lately(&store);
+            let (increment, carried) = carry(&store, before, root, &there);
+            assert_eq!(
+                increment.blobs().iter().map(|blob| blob.digest).collect::<Vec<_>>(),
+                [image.layer.digest]
+            );
+            let mut cids: Vec<Cid> = carried.iter().map(|block| *block.cid()).collect();
+            sizes.push(cids.len());
+            cids.sort();
+            cids.dedup();
+            assert_eq!(cids.len(), carried.len(), "each once");
+            before = Some(root);
+        }
+        let root = before.unwrap();
+        let (_, nothing) = carry(&store, Some(root), root, &there);
+        assert!(nothing.is_empty());
+        let whole = Diff::new(None, root, EAGER).advance(&there, &mut |_| {}).unwrap();
+        assert!(whole.is_empty());
+        // What goes does not come back, and what is only moved is not carried again.
+        let mut commit = Commit::new();
+        commit.remove("docker/registry/v2/repositories/foo/bar/_manifests/tags/v1".to_owned());
+        now(store.commit(commit)).unwrap();
+        let (increment, _) = carry(&store, Some(root), lately(&store), &there);
+        assert!(increment.blobs().is_empty());
+    }
+
+    #[test]
+    fn a_block_out_of_place_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        push(&store, "v1", 1, 1_500_000);
+        let root = lately(&store);
+        let (increment, carried) = carry(&store, None, root, &MemoryBlocks::default());
+        let mut order = TreeOrder::new(root);
+        order.take(&carried[0]).unwrap();
+        order.take(&carried[2]).unwrap_err();
+        let mut order = TreeOrder::new(root);
+        carried.iter().for_each(|block| order.take(block).unwrap());
+        let stray = Block::new(RAW, Bytes::from_static(b"stray"));
+        order.take(&stray).unwrap_err();
+        let blob = &increment.blobs()[0];
+        let mut order = BlobOrder::new(blob).unwrap();
+        assert_eq!(order.awaits(), Some(blob.entry.cid));
+        assert!(order.take(&stray).is_err());
+    }
+
+    /// A file of any shape, as a recipe.
+    #[derive(Clone, Debug)]
+    enum Shape {
+        Raw(Vec<u8>),
+        Leaf(Vec<u8>),
+        Node(Vec<u8>, Vec<Shape>),
+    }
+
+    fn shapes() -> impl Strategy<Value = Shape> {
+        let data = || prop::collection::vec(0_u8..3, 0..4);
+        let leaf = prop_oneof![data().prop_map(Shape::Raw), data().prop_map(Shape::Leaf)];
+        leaf.prop_recursive(4, 40, 5, move |below| {
+            (data(), prop::collection::vec(below, 1..5)).prop_map(|(data, below)| Shape::Node(data, below))
+        })
+    }
+
+    /// Returns the CID and the length.
+    fn build(shape: &Shape, blocks: &MemoryBlocks) -> (Cid, u64) {
+        let put = |codec, data: Bytes| {
+            let block = Block::new(codec, data);
+            blocks.put(&block);
+            *block.cid()
+        };
+        match shape {
+            Shape::Raw(data) => (put(RAW, data.clone().into()), data.len() as u64),
+            Shape::Leaf(data) => {
+                let len = data.len() as u64;
+                let unixfs =
+                    Data { data: Some(data.clone().into()), filesize: Some(len), ..Data::new(Kind::File) };
+                let node = Node { links: Vec::new(), data: Some(unixfs.encode()) };
+                (put(DAG_PB, node.encode()), len)
+            }
+            Shape::Node(data, below) => {
+                let below: Vec<(Cid, u64)> = below.iter().map(|shape| build(shape, blocks)).collect();
+                let blocksizes: Vec<u64> = below.iter().map(|(_, len)| *len).collect();
+                let len = data.len() as u64 + blocksizes.iter().sum::<u64>();
+                let unixfs = Data {
+                    data: Some(data.clone().into()),
+                    filesize: Some(len),
+                    blocksizes,
+                    ..Data::new(Kind::File)
+                };
+                let links = below.iter().map(|(cid, _)| Link { cid: *cid, name: String::new(), tsize: 0 });
+                let node = Node { links: links.collect(), data: Some(unixfs.encode()) };
+                (put(DAG_PB, node.encode()), len)
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_of_any_shape_arrives_in_the_order_in_which_it_left(shape in shapes()) {
+            let blocks = MemoryBlocks::default();
+            let (cid, size) = build(&shape, &blocks);
+            let entry = tree::Entry { name: "data".to_owned(), cid, tsize: size };
+            let blob = NewBlob { digest: Digest::of(Algorithm::Sha256, b""), entry, size };
+            let (mut walk, mut order) = (BlobWalk::new(&blob), BlobOrder::new(&blob).unwrap());
+            let mut arrived = Vec::new();
+            loop {
+                let carried = walk.next(&blocks).unwrap();
+                if carried.is_empty() {
+                    break;
+                }
+                for carried in carried {
+                    let cid = match carried {
+                        Carried::Node(cid, _) => cid,
+                        Carried::Leaf(leaf) => leaf.cid,
+                    };
+                    let block = Block::verified(cid, blocks.need(&cid).unwrap()).unwrap();
+                    for piece in order.take(&block).unwrap() {
+                        prop_assert_eq!(piece.offset, arrived.len() as u64);
+                        arrived.extend_from_slice(&piece.bytes);
+                    }
+                }
+            }
+            prop_assert_eq!(order.awaits(), None);
+            prop_assert_eq!(arrived, read_all(&blocks, &cid, u64::MAX).unwrap());
+        }
+    }
+}

@@ -151,6 +151,9 @@ async fn a_bundle_and_its_increments_bring_a_registry_over_the_gap_in_order() {
     assert!(again.contains("is there already"), "{again}");
     medium.is_refused(&there, &["full"], "it is older than what is here").await;
     medium.apply(&there.home, &["second"]).await.unwrap();
+    let fourth = Server::start(Options::default()).await;
+    medium.apply(&fourth.home, &["second", "full", "first"]).await.unwrap();
+    assert_eq!(fourth.pull("other", "v3").await, three);
     assert_eq!(there.pull("team/boat", "v1").await, one);
     assert_eq!(there.pull("team/boat", "v2").await, two);
     assert_eq!(there.pull("other", "v3").await, three);
@@ -252,7 +255,7 @@ async fn parts_are_applied_one_by_one_or_together() {
     assert_eq!(made["parts"], 3, "{made}");
     medium.apply(&there.home, &["large"]).await.unwrap();
     medium.is_refused(&there, &["large.003"], "goes on where part 2 ends").await;
-    medium.is_refused(&there, &["parts", "large.002"], "another bundle").await;
+    medium.is_refused(&there, &["parts", "large.002"], "goes on where part 1 ends").await;
     medium.apply(&there.home, &["large.003", "large", "large.002"]).await.unwrap();
     assert_eq!(there.pull("team/ship", "v1").await, large);
     let said = here.home.sampan(&["bundle", "create", "--split", "1M", "x"]).await;
