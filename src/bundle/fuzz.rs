@@ -45,12 +45,11 @@ fn order(data: &[u8]) {
         let _ = tree.get_or_insert_with(|| TreeOrder::new(*block.cid())).take(&block);
         let entry = Entry { name: String::new(), cid: *block.cid(), tsize: size };
         let new = NewBlob { digest: Digest::of(Algorithm::Sha256, b""), entry, size };
-        let (order, arrived) = match &mut blob {
-            Some(open) => open,
-            None => {
-                let Ok(order) = BlobOrder::new(&new) else { continue };
-                blob.insert((order, 0_u64))
-            }
+        let (order, arrived) = if let Some(open) = &mut blob {
+            open
+        } else {
+            let Ok(order) = BlobOrder::new(&new) else { continue };
+            blob.insert((order, 0_u64))
         };
         match order.take(&block) {
             Ok(pieces) => {

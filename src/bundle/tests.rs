@@ -1,11 +1,12 @@
 //! A bundle without a network: it is counted, sent and taken in, whole or in parts of any size.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use sampan_node::Keypair;
 use sampan_node::ipns::{Draft, Record};
 use sampan_storage::{Algorithm, Commit, Digest, Store, car, layout};
-use std::time::SystemTime;
 
 use super::create::pack;
 use super::description::Description;
@@ -21,7 +22,7 @@ struct Site {
 }
 
 impl Site {
-    async fn new() -> Self {
+    fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("data")).unwrap();
         Self { _dir: dir, store, key: Keypair::generate() }
@@ -85,7 +86,7 @@ fn load(part: &[u8]) -> Vec<(String, Bytes)> {
 #[test]
 fn parts_of_any_size_join_to_the_same() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let here = runtime.block_on(Site::new());
+    let here = Site::new();
     let mut digests = Vec::new();
     for (seed, length) in [(1, 20_000), (2, 1_500_000), (3, 3_200_000), (4, 100), (5, 1_048_576)] {
         digests.push(runtime.block_on(here.push(seed, length)));
@@ -98,7 +99,7 @@ fn parts_of_any_size_join_to_the_same() {
         let parts = runtime.block_on(here.bundle(room));
         let joined: Vec<_> = parts.iter().flat_map(|part| load(part)).collect();
         prop_assert!(joined == expected, "parts of {} carry something else", room);
-        let there = runtime.block_on(Site::new());
+        let there = Site::new();
         let taken = there.take(&parts).unwrap();
         prop_assert!(taken.whole && taken.blobs == 4, "{:?}", taken);
         for digest in &digests {
@@ -110,7 +111,7 @@ fn parts_of_any_size_join_to_the_same() {
             let first = car::Reader::new(part.as_slice()).unwrap().next().unwrap().unwrap();
             Description::parse(&first.data).unwrap().continues
         };
-        let third = runtime.block_on(Site::new());
+        let third = Site::new();
         for (at, part) in parts.iter().enumerate() {
             match third.take(std::slice::from_ref(part)) {
                 Ok(taken) => prop_assert!(!continues(part) && (!taken.whole || at + 1 == parts.len())),

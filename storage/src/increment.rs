@@ -426,7 +426,9 @@ mod tests {
         order.take(&carried[0]).unwrap();
         order.take(&carried[2]).unwrap_err();
         let mut order = TreeOrder::new(root);
-        carried.iter().for_each(|block| order.take(block).unwrap());
+        for block in &carried {
+            order.take(block).unwrap();
+        }
         let stray = Block::new(RAW, Bytes::from_static(b"stray"));
         order.take(&stray).unwrap_err();
         let blob = &increment.blobs()[0];

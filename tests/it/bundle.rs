@@ -40,13 +40,11 @@ impl Medium {
         let paths: Vec<String> = names.iter().map(|name| self.path(name).display().to_string()).collect();
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
         let said = home.sampan(&[&["bundle", "apply"], paths.as_slice()].concat()).await;
-        match said.code {
-            Some(0) => Ok(said.stdout),
-            _ => {
-                assert_eq!(said.stderr.trim_end().lines().count(), 1, "{said:?}");
-                Err(said.stderr)
-            }
+        if said.code == Some(0) {
+            return Ok(said.stdout);
         }
+        assert_eq!(said.stderr.trim_end().lines().count(), 1, "{said:?}");
+        Err(said.stderr)
     }
 
     /// It is refused for this reason, and nothing is followed that was not.
