@@ -5,6 +5,7 @@
 Root and sequence stay. The record has a V2 signature only, which is all that counts (IPNS record specification).
 """
 
+import base64
 import datetime
 import hashlib
 import json
@@ -37,7 +38,9 @@ def read_varint(file):
 def head(major, value):
     if value < 24:
         return bytes([major << 5 | value])
-    return bytes([major << 5 | 27]) + struct.pack(">Q", value)
+    # The shortest form, as DAG-CBOR has it.
+    info, form = next((info, form) for info, form in ((24, ">B"), (25, ">H"), (26, ">I"), (27, ">Q")) if value < 256 ** struct.calcsize(form))
+    return bytes([major << 5 | info]) + struct.pack(form, value)
 
 
 def text(value):
@@ -49,8 +52,6 @@ def data(value):
 
 
 def text_of(cid):
-    import base64
-
     return "b" + base64.b32encode(cid).decode().lower().rstrip("=")
 
 
