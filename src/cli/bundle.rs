@@ -49,6 +49,10 @@ pub(super) enum Bundle {
     },
 }
 
+/// Written bytes are put on the medium this often: a slow one would else take minutes for all of them at the end, while the
+/// registry waits.
+const SYNC_EVERY: u64 = 16 * 1024 * 1024;
+
 /// Parts as they come, each with its length before it; each becomes a file.
 struct Parts {
     base: PathBuf,
@@ -67,7 +71,7 @@ struct Open {
 
 enum Output {
     Stdout,
-    File { file: File, unfinished: PathBuf, path: PathBuf },
+    File { file: File, unsynced: u64, unfinished: PathBuf, path: PathBuf },
 }
 
 /// Files on their way to the registry, one after the other.
@@ -208,7 +212,7 @@ impl Parts {
                 let text = format!("{} is there already; give another file", path.display());
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
             }
-            Output::File { file: File::create(&unfinished)?, unfinished, path }
+            Output::File { file: File::create(&unfinished)?, unsynced: 0, unfinished, path }
         };
         Ok(Open { output, length, left: length })
     }
@@ -249,12 +253,19 @@ impl Write for Parts {
         let (piece, _) = bytes.split_at(bytes.len().min(most));
         match &mut open.output {
             Output::Stdout => print::bytes().write_all(piece)?,
-            Output::File { file, .. } => file.write_all(piece)?,
+            Output::File { file, unsynced, .. } => {
+                file.write_all(piece)?;
+                *unsynced += piece.len() as u64;
+                if *unsynced >= SYNC_EVERY {
+                    file.sync_data()?;
+                    *unsynced = 0;
+                }
+            }
         }
         open.left -= piece.len() as u64;
         if open.left == 0
             && let Some(open) = self.open.take()
-            && let Output::File { file, unfinished, path } = open.output
+            && let Output::File { file, unfinished, path, .. } = open.output
         {
             // Whoever is told that it is done takes the medium out.
             file.sync_all()?;

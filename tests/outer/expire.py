@@ -55,6 +55,10 @@ def text_of(cid):
     return "b" + base64.b32encode(cid).decode().lower().rstrip("=")
 
 
+def bytes_of(text):
+    return base64.b32decode(text[1:].upper() + "=" * (-(len(text) - 1) % 8))
+
+
 def sign(key, message):
     with tempfile.NamedTemporaryFile() as file:
         file.write(message)
@@ -86,11 +90,14 @@ def main():
     key, old, new = sys.argv[1:]
     with open(old, "rb") as source, open(new, "wb") as out:
         header = source.read(read_varint(source))
-        out.write(varint(len(header)) + header)
         description = json.loads(source.read(read_varint(source))[len(RAW) + 32 :])
         source.read(read_varint(source))
+        was = bytes_of(description["record"])
         fresh = record(key, description["root"], description["sequence"])
-        description["record"] = text_of(RAW + hashlib.sha256(fresh).digest())
+        cid = RAW + hashlib.sha256(fresh).digest()
+        description["record"] = text_of(cid)
+        header = header.replace(was, cid)
+        out.write(varint(len(header)) + header)
         out.write(section(json.dumps(description).encode()))
         out.write(section(fresh))
         while piece := source.read(1024 * 1024):
