@@ -1,6 +1,6 @@
 //! Applies a bundle: what this registry thinks of it, and what becomes of its root.
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use sampan_node::Name;
 use sampan_node::ipns::select;
 use sampan_storage::Blocks;
@@ -44,14 +44,20 @@ impl Bundles {
             run(&store, input.blocking(), &files, &stand, &|text| tell.tell(text))
         })
         .await??;
-        let Taken { opening, whole: is_whole, present, lacking, blocks, bytes, blobs, pin } = taken;
+        let Taken { opening, whole: is_whole, present, lacking, blocks, bytes, blobs, pins, restores } =
+            taken;
         let (record, description) = (opening.record, opening.description);
         if is_whole {
-            self.follower.take(&record).await?;
+            if restores {
+                let restored = self.store.restore(description.root, record.sequence()).await;
+                restored.context("something was pushed meanwhile, and nothing is restored over it")?;
+            } else {
+                self.follower.take(&record).await?;
+            }
             // Others may wait for what has come.
             self.node.bitswap().restocked().await;
         }
-        drop((pin, whole));
+        drop((pins, whole));
         let outcome = match (is_whole, present) {
             (true, true) => Outcome::Present,
             (true, false) => Outcome::Applied,
@@ -80,7 +86,18 @@ impl Gate {
             bail!("it is a bundle of {name}, and another name was asked for");
         }
         if self.own.contains(name) {
-            bail!("it is a bundle of {name}, this registry's own name, whose tree is made here alone");
+            if !self.store.is_empty() {
+                bail!(
+                    "it is a bundle of {name}, this registry's own name: only a registry that has nothing yet is restored from it"
+                );
+            }
+            if let Some(base) = description.base {
+                bail!("it builds on the root {base}; a registry is restored from a full bundle");
+            }
+            if description.repositories.is_some() {
+                bail!("it has a part of the repositories; a registry is restored from a full bundle");
+            }
+            return Ok(Standing { current: None, restores: true });
         }
         self.follower.may_take(record)?;
         let current = self.follower.good(name);
@@ -105,6 +122,6 @@ impl Gate {
                 current.map_or("nothing of that name is here".to_owned(), |root| format!("here is {root}"));
             bail!("it builds on the root {base}, and {here}: apply the bundle that leads to {base} first");
         }
-        Ok(Standing { current })
+        Ok(Standing { current, restores: false })
     }
 }

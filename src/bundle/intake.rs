@@ -4,8 +4,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read;
 
 use anyhow::{Context, anyhow, bail};
+use sampan_storage::dag::file::read_all;
 use sampan_storage::increment::{BlobOrder, Increment, NewBlob, TreeOrder};
-use sampan_storage::{Block, BlockError, Cid, Partial, Pin, Store, StoreError};
+use sampan_storage::{
+    Algorithm, Block, BlockError, Cid, Partial, Pin, Store, StoreError, Survey, layout, tree,
+};
 
 use super::description::Description;
 use super::filter;
@@ -21,12 +24,15 @@ const BATCH: usize = 4 * 1024 * 1024;
 pub(super) struct Standing {
     /// The root of the name that is read now.
     pub(super) current: Option<Cid>,
+    /// It is my own name, and my tree is empty: it becomes my tree again.
+    pub(super) restores: bool,
 }
 
 /// What has been taken.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) opening: Opening,
+    pub(super) restores: bool,
     /// All that the bundle brings is here.
     pub(super) whole: bool,
     /// Nothing of it was new.
@@ -36,7 +42,7 @@ pub(super) struct Taken {
     pub(super) bytes: u64,
     pub(super) blobs: u64,
     /// Keeps the blobs until the root that names them is read.
-    pub(super) pin: Option<Pin>,
+    pub(super) pins: Vec<Pin>,
 }
 
 /// Everything that is known between two blocks.
@@ -44,6 +50,7 @@ struct Intake<'a> {
     store: &'a Store,
     told: &'a dyn Fn(String),
     description: Description,
+    restores: bool,
     seen: BTreeSet<u32>,
     last: u32,
     tree: TreeOrder,
@@ -92,6 +99,7 @@ pub(super) fn run(
         } else {
             let standing = stand(&opening)?;
             let mut intake = Intake::new(store, told, &description);
+            intake.restores = standing.restores;
             if standing.current == Some(description.root) && intake.is_all_here()? {
                 return Ok(Taken { present: true, ..intake.end(opening)? });
             }
@@ -109,6 +117,7 @@ impl<'a> Intake<'a> {
             store,
             told,
             description: description.clone(),
+            restores: false,
             seen: BTreeSet::new(),
             last: 0,
             tree: TreeOrder::new(description.root),
@@ -238,6 +247,31 @@ impl<'a> Intake<'a> {
         Ok(Cargo { blobs, tops, pin })
     }
 
+    /// Blobs that came with the tree become files, as those of my own tree are.
+    fn small(&self) -> anyhow::Result<Vec<Pin>> {
+        let mut pins = Vec::new();
+        let survey = Survey::new(self.store, self.description.root);
+        for algorithm in Algorithm::ALL {
+            for fan_out in 0..=u8::MAX {
+                for digest in survey.blobs(algorithm, fan_out)? {
+                    pins.push(self.store.pin(vec![digest]));
+                    if self.store.blob(&digest)?.is_some() {
+                        continue;
+                    }
+                    let path = layout::blob(&digest);
+                    let entry = tree::lookup(self.store, &self.description.root, &path)?
+                        .with_context(|| format!("{path} has no content"))?;
+                    let bytes = read_all(self.store, &entry.cid, EAGER)?;
+                    let stored = self.store.put_blob(algorithm, &bytes)?;
+                    if stored.digest != digest {
+                        bail!("the bytes of {digest} have another digest");
+                    }
+                }
+            }
+        }
+        Ok(pins)
+    }
+
     /// Whether there is nothing to be taken.
     fn is_all_here(&mut self) -> anyhow::Result<bool> {
         if let Ok(cargo) = self.plan() {
@@ -291,8 +325,9 @@ impl<'a> Intake<'a> {
         if !whole && self.seen.len() == self.description.parts as usize {
             bail!("the bundle lacks {lacking} of its blobs: make it again");
         }
-        let Self { blocks, bytes, blobs, cargo, .. } = self;
-        let pin = cargo.map(|cargo| cargo.pin);
-        Ok(Taken { opening, whole, present: false, lacking, blocks, bytes, blobs, pin })
+        let small = if whole && self.restores { self.small()? } else { Vec::new() };
+        let Self { blocks, bytes, blobs, cargo, restores, .. } = self;
+        let pins = cargo.into_iter().map(|cargo| cargo.pin).chain(small).collect();
+        Ok(Taken { opening, restores, whole, present: false, lacking, blocks, bytes, blobs, pins })
     }
 }

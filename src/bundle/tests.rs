@@ -73,7 +73,13 @@ impl Site {
         let framed = |part: &Vec<u8>| [(part.len() as u64).to_be_bytes().as_slice(), part].concat();
         let stream: Vec<u8> = parts.iter().flat_map(framed).collect();
         let names: Vec<String> = (1..=parts.len()).map(|part| format!("part {part}")).collect();
-        run(&self.store, stream.as_slice(), &names, &|_| Ok(Standing { current: None }), &|_| {})
+        run(
+            &self.store,
+            stream.as_slice(),
+            &names,
+            &|_| Ok(Standing { current: None, restores: false }),
+            &|_| {},
+        )
     }
 }
 

@@ -31,6 +31,7 @@ use crate::pack::Packs;
 use crate::pins::Pins;
 use crate::public::PublicTree;
 use crate::recent::Recent;
+use crate::replay::differences;
 use crate::running::Running;
 use crate::space::Ballast;
 use crate::tree::{Change, Difference};
@@ -118,6 +119,12 @@ impl Inner {
         self.view.read().unwrap_or_else(PoisonError::into_inner).state.clone()
     }
 
+    /// Whether my tree has nothing, and nothing on its way.
+    pub(crate) fn is_empty(&self) -> bool {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.base == directory::empty() && view.overlay.len() == 0
+    }
+
     /// Paths that are not folded yet.
     pub(crate) fn pending(&self) -> usize {
         self.view.read().unwrap_or_else(PoisonError::into_inner).overlay.len()
@@ -174,6 +181,21 @@ impl Inner {
                     self.list_put(TreeKey::MINE, path, content)?;
                 }
                 None => self.list_remove(TreeKey::MINE, path)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of all that my tree has at this root.
+    pub(crate) fn list_mine(&self, root: Cid) -> Result<(), StoreError> {
+        for difference in differences(self, None, root)? {
+            let Some(entry) = &difference.new else { continue };
+            {
+                let _rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+                self.list_put(TreeKey::MINE, &difference.path, || self.link_content(&entry.cid))?;
+            }
+            if let Some(Item::Blob(digest)) = layout::parse(&difference.path) {
+                self.index_blob(&digest, &entry.cid)?;
             }
         }
         Ok(())

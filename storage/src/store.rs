@@ -476,6 +476,20 @@ impl Store {
         Arc::clone(&self.inner.adoptions).read_owned().await
     }
 
+    /// Whether my tree has nothing, and nothing on its way.
+    pub fn is_empty(&self) -> bool {
+        self.inner.is_empty()
+    }
+
+    /// Gives my tree, which must be empty, a root all of which is here, blobs included, under this sequence.
+    pub async fn restore(&self, root: Cid, sequence: u64) -> Result<(), StoreError> {
+        let before = self.root();
+        self.request(Change::Restore { root, sequence }).await?;
+        self.inner.announce(before, sequence);
+        // What everyone may have of it is made now.
+        self.fold().await
+    }
+
     /// Moves a followed name to a root whose directories are all here.
     pub async fn adopt(&self, adoption: Adoption) -> Result<(), StoreError> {
         self.request(Change::Adopt(adoption)).await

@@ -218,7 +218,7 @@ async fn what_was_cut_altered_or_signed_by_another_is_refused_and_changes_nothin
     let said = there.home.sampan(&["bundle", "apply", "--name", &name, &path]).await;
     assert!(said.code == Some(1) && said.stderr.contains("another name"), "{said:?}");
     refused(b"no CAR at all", "is no bundle").await;
-    medium.is_refused(&here, &["good"], "this registry's own name").await;
+    medium.is_refused(&here, &["good"], "only a registry that has nothing yet").await;
     medium.apply(&there.home, &["good"]).await.unwrap();
     assert_eq!(there.pull("team/boat", "v1").await, one);
 }
@@ -443,4 +443,51 @@ async fn a_bundle_that_is_not_made_leaves_no_file() {
     fs::write(&path, "something").unwrap();
     let said = here.home.sampan(&["bundle", "create", &path]).await;
     assert!(said.code == Some(1) && said.stderr.contains("is there already"), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_registry_is_the_same_again_from_its_bundle_and_its_key() {
+    let (medium, here) = (Medium::new(), Server::start(Options::default()).await);
+    let (one, two, later) = (image("backup", 2 * MIB + 3), Image::new(&[b"small", b""]), image("later", MIB));
+    here.push("team/boat", "v1", &one).await;
+    here.push("other", "v2", &two).await;
+    let follower = here.start_follower(&here.p2p).await;
+    sees(&follower, "other", "v2", &two).await;
+    let made = medium.create(&here, "backup", &[]).await;
+    let key = medium.path("key").display().to_string();
+    here.home.prints(&["key", "export", "self", &key]).await;
+    let (name, sequence) = (here.name.clone(), here.status().await["sequence"].clone());
+    drop(here);
+
+    let mut home = Home::new(Options::default());
+    home.options.peers = vec![follower.p2p.clone()];
+    home.prints(&["key", "import", "self", &key]).await;
+    home.options.environment = vec![("SAMPAN_FAILPOINT", "journal.apply.after:2")];
+    let again = home.start().await;
+    assert_eq!(again.name, name);
+    // The first entry is that of an empty tree's record, the second the restored root.
+    assert!(medium.apply(&again.home, &["backup"]).await.is_err());
+    let mut home = again.kill();
+    home.options.environment.clear();
+    let mut again = home.start().await;
+    if again.home.prints(&["root"]).await != text(&made, "root") {
+        medium.apply(&again.home, &["backup"]).await.unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(again.home.prints(&["root"]).await, text(&made, "root"));
+        assert_eq!(again.status().await["sequence"], sequence);
+        assert_eq!(again.catalog().await, ["other", "team/boat"]);
+        assert_eq!(again.tags("team/boat").await, ["v1"]);
+        assert_eq!(again.pull("team/boat", "v1").await, one);
+        assert_eq!(again.pull("other", "v2").await, two);
+        let verified = again.home.prints(&["verify"]).await;
+        assert!(verified.contains(" 0 findings"), "{verified}");
+        // Without its index it is the same.
+        let home = again.stop().await;
+        fs::remove_dir_all(home.data().join("db")).unwrap();
+        again = home.start().await;
+    }
+    again.push("team/boat", "v2", &later).await;
+    sees(&follower, "team/boat", "v2", &later).await;
+    medium.is_refused(&again, &["backup"], "only a registry that has nothing yet").await;
 }
