@@ -54,6 +54,9 @@ impl Bundles {
             } else {
                 self.follower.take(&record).await?;
             }
+            // The next one from here may begin there.
+            let (store, root) = (self.store.clone(), description.root);
+            blocking(move || store.keep_base(root)).await??;
             // Others may wait for what has come.
             self.node.bitswap().restocked().await;
         }

@@ -416,6 +416,30 @@ mod tests {
     }
 
     #[test]
+    fn an_increment_can_begin_at_a_root_that_is_kept_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut roots = Vec::new();
+        for seed in 1..=3 {
+            push(&store, "v1", seed, 100_000);
+            roots.push(lately(&store));
+        }
+        store.keep_base(roots[1]).unwrap();
+        // What was current lately stays for a while, but not over a restart.
+        store.close().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        push(&store, "v1", 4, 100_000);
+        let root = lately(&store);
+        store.close().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert!(store.compact().unwrap());
+        let forgotten = Increment::find(&store, Some(roots[0]), root, EAGER);
+        assert!(matches!(forgotten, Err(BlockError::Missing(_))), "{forgotten:?}");
+        let found = Increment::find(&store, Some(roots[1]), root, EAGER).unwrap();
+        assert_eq!(found.blobs().len(), 2);
+    }
+
+    #[test]
     fn a_block_out_of_place_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
