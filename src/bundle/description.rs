@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub(crate) const VERSION: u32 = 1;
 /// A name, three CIDs and a pattern of 255 letters take less than half of it.
 pub(crate) const MAX_DESCRIPTION: usize = 4096;
-/// Parts of one bundle: each is a file that somebody carries.
-pub(crate) const MAX_PARTS: u32 = 10_000;
+/// Parts of one bundle: each is a file that somebody carries, and all their names fit into one question.
+pub(crate) const MAX_PARTS: u32 = 1_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Description {

@@ -9,10 +9,13 @@
 use std::io::Read;
 
 use sampan_storage::increment::{BlobOrder, NewBlob, TreeOrder};
-use sampan_storage::{Algorithm, Block, Digest, Entry, car};
+use sampan_storage::{Algorithm, Block, BlockError, Digest, Entry, car};
 
 use super::description::Description;
 use super::stream::{Part, peek};
+
+/// Bytes of a file that are followed further with one block.
+const MAX_PIECES: u32 = 4096;
 
 /// A part, or the description of one.
 pub fn bundle(data: &[u8]) {
@@ -51,17 +54,16 @@ fn order(data: &[u8]) {
             let Ok(order) = BlobOrder::new(&new) else { continue };
             blob.insert((order, 0_u64))
         };
-        match order.take(&block) {
-            Ok(pieces) => {
-                for piece in pieces {
-                    assert_eq!(piece.offset, *arrived);
-                    *arrived += piece.bytes.len() as u64;
-                }
-                if order.awaits().is_none() {
-                    blob = None;
-                }
-            }
-            Err(_) => blob = None,
+        let mut left = MAX_PIECES;
+        let taken = order.take(&block, &mut |piece| {
+            assert_eq!(piece.offset, *arrived);
+            *arrived += piece.bytes.len() as u64;
+            // A small block can name a file of any size.
+            left -= 1;
+            if left == 0 { Err(BlockError::TooLarge(0)) } else { Ok(()) }
+        });
+        if taken.is_err() || order.awaits().is_none() {
+            blob = None;
         }
     }
 }

@@ -176,11 +176,11 @@ impl<'a> Intake<'a> {
             Some(open) => open,
             None => self.begin(block)?,
         };
-        for piece in open.order.take(block)? {
-            if let Some(partial) = &mut open.partial {
-                partial.write(piece.offset, &piece.cid, &piece.block, &piece.bytes)?;
-            }
-        }
+        let partial = &mut open.partial;
+        open.order.take(block, &mut |piece| match partial {
+            Some(partial) => Ok(partial.write(piece.offset, &piece.cid, &piece.block, &piece.bytes)?),
+            None => Ok::<_, anyhow::Error>(()),
+        })?;
         if open.order.awaits().is_some() {
             self.open = Some(open);
             return Ok(());

@@ -49,6 +49,8 @@ pub(super) enum Bundle {
     },
 }
 
+/// Bytes of names of files that go along with one question.
+const MAX_NAMES: usize = 48 * 1024;
 /// Written bytes are put on the medium this often: a slow one would else take minutes for all of them at the end, while the
 /// registry waits.
 const SYNC_EVERY: u64 = 16 * 1024 * 1024;
@@ -137,7 +139,12 @@ fn create(dir: &Path, wish: Wish, file: &Path, json: bool) -> anyhow::Result<()>
 fn apply(dir: &Path, name: Option<Name>, files: Vec<PathBuf>, json: bool) -> anyhow::Result<()> {
     let mut all = Vec::new();
     for files in bundles(files)? {
-        let names = files.iter().map(|file| file.display().to_string()).collect();
+        let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        if names.iter().map(String::len).sum::<usize>() > MAX_NAMES {
+            bail!(
+                "the names of the files are too long for one question; call the command in their directory"
+            );
+        }
         let feed = Feed { files: files.into(), current: None };
         let mut meter = print::Meter::start();
         let bytes = Bytes { input: Some(Box::new(feed)), output: &mut io::sink() };

@@ -21,6 +21,9 @@ use crate::tree::Diff;
 
 /// Blocks that wait at once on the way down a tree; as many as a comparison of two trees holds.
 const MAX_PENDING: usize = 262_144;
+/// Bytes of nodes above the leaves of one blob, which are in memory until it is whole: enough for 300 GiB in leaves of
+/// 256 KiB.
+const MAX_NODES: usize = 64 * 1024 * 1024;
 
 /// What a root has over another. Blocks are read while it is walked.
 #[derive(Clone, Debug)]
@@ -78,6 +81,8 @@ pub enum Carried {
 pub struct BlobOrder {
     leaves: Leaves,
     nodes: MemoryBlocks,
+    /// Bytes that nodes have had.
+    weight: usize,
     awaited: Awaited,
 }
 
@@ -197,23 +202,27 @@ impl BlobWalk {
 
     /// The next blocks of the file; none at the end.
     pub fn next(&mut self, blocks: &dyn Blocks) -> Result<Vec<Carried>, BlockError> {
-        let logging = Logging { blocks, read: Mutex::default() };
-        let step = self.leaves.next(&logging)?;
-        let read = logging.read.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let is_new = |(cid, _): &(Cid, Bytes)| identity_data(cid).is_none() && self.seen.insert(*cid);
-        let mut carried: Vec<_> =
-            read.into_iter().filter(is_new).map(|(cid, data)| Carried::Node(cid, data)).collect();
-        match step {
-            Step::Leaf(leaf) if leaf.form == LeafForm::DagPb => drop(self.seen.remove(&leaf.cid)),
-            Step::Leaf(leaf) if leaf.form == LeafForm::Raw && identity_data(&leaf.cid).is_none() => {
-                carried.push(Carried::Leaf(leaf));
+        loop {
+            let logging = Logging { blocks, read: Mutex::default() };
+            let step = self.leaves.next(&logging)?;
+            let read = logging.read.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let is_new = |(cid, _): &(Cid, Bytes)| identity_data(cid).is_none() && self.seen.insert(*cid);
+            let mut carried: Vec<_> =
+                read.into_iter().filter(is_new).map(|(cid, data)| Carried::Node(cid, data)).collect();
+            match step {
+                Step::Leaf(leaf) if leaf.form == LeafForm::DagPb => drop(self.seen.remove(&leaf.cid)),
+                Step::Leaf(leaf) if leaf.form == LeafForm::Raw && identity_data(&leaf.cid).is_none() => {
+                    carried.push(Carried::Leaf(leaf));
+                }
+                Step::Leaf(_) => {}
+                Step::Missing(cid) => return Err(BlockError::Missing(cid)),
+                Step::End => return Ok(carried),
             }
-            Step::Leaf(_) => {}
-            Step::Missing(cid) => return Err(BlockError::Missing(cid)),
-            Step::End => return Ok(carried),
+            // A stretch that brings no block of its own is not the end.
+            if !carried.is_empty() {
+                return Ok(carried);
+            }
         }
-        // A stretch that brings no block of its own is not the end.
-        if carried.is_empty() { self.next(blocks) } else { Ok(carried) }
     }
 }
 
@@ -222,9 +231,10 @@ impl BlobOrder {
         let mut order = Self {
             leaves: Leaves::new(blob.entry.cid, Some(blob.size)),
             nodes: MemoryBlocks::default(),
+            weight: 0,
             awaited: Awaited::Nothing,
         };
-        order.awaited = order.go_on(&mut Vec::new())?;
+        order.awaited = order.go_on(&mut |_| Ok::<_, BlockError>(()))?;
         Ok(order)
     }
 
@@ -237,24 +247,33 @@ impl BlobOrder {
         }
     }
 
-    /// Takes the block that is awaited, and gives the bytes that it and what follows from it bring.
-    pub fn take(&mut self, block: &Block) -> Result<Vec<Piece>, BlockError> {
+    /// Takes the block that is awaited, and gives the bytes that it and what follows from it bring, in their order.
+    pub fn take<E: From<BlockError>>(
+        &mut self,
+        block: &Block,
+        give: &mut dyn FnMut(Piece) -> Result<(), E>,
+    ) -> Result<(), E> {
         let (cid, data) = (*block.cid(), block.data().clone());
         if self.awaits() != Some(cid) {
-            return Err(Malformed("it has no place in the blob that is carried").at(&cid));
+            return Err(Malformed("it has no place in the blob that is carried").at(&cid).into());
         }
-        let mut pieces = Vec::new();
         match std::mem::replace(&mut self.awaited, Awaited::Nothing) {
             Awaited::Leaf(leaf) => {
                 if data.len() as u64 != leaf.len {
-                    return Err(Malformed("the leaf is not as long as its parent says").at(&cid));
+                    return Err(Malformed("the leaf is not as long as its parent says").at(&cid).into());
                 }
-                pieces.push(Piece { offset: leaf.offset, cid, block: data.clone(), bytes: data });
+                give(Piece { offset: leaf.offset, cid, block: data.clone(), bytes: data })?;
             }
-            Awaited::Node(_) | Awaited::Nothing => self.nodes.put(block),
+            Awaited::Node(_) | Awaited::Nothing => {
+                self.weight = self.weight.saturating_add(data.len());
+                if self.weight > MAX_NODES {
+                    return Err(Malformed("the blob has more nodes than can be held").at(&cid).into());
+                }
+                self.nodes.put(block);
+            }
         }
-        self.awaited = self.go_on(&mut pieces)?;
-        Ok(pieces)
+        self.awaited = self.go_on(give)?;
+        Ok(())
     }
 
     /// The nodes above the leaves, when the file is whole.
@@ -262,7 +281,10 @@ impl BlobOrder {
         self.nodes.take()
     }
 
-    fn go_on(&mut self, pieces: &mut Vec<Piece>) -> Result<Awaited, BlockError> {
+    fn go_on<E: From<BlockError>>(
+        &mut self,
+        give: &mut dyn FnMut(Piece) -> Result<(), E>,
+    ) -> Result<Awaited, E> {
         loop {
             let leaf = match self.leaves.next(&self.nodes)? {
                 Step::End => return Ok(Awaited::Nothing),
@@ -279,11 +301,12 @@ impl BlobOrder {
                 LeafForm::DagPb => {
                     let block = self.nodes.need(&cid)?;
                     self.nodes.remove(&cid);
+                    self.weight = self.weight.saturating_sub(block.len());
                     let bytes = leaf_bytes(&cid, &block)?;
                     (block, bytes)
                 }
             };
-            pieces.push(Piece { offset, cid, block, bytes });
+            give(Piece { offset, cid, block, bytes })?;
         }
     }
 }
@@ -458,7 +481,7 @@ mod tests {
         let blob = &increment.blobs()[0];
         let mut order = BlobOrder::new(blob).unwrap();
         assert_eq!(order.awaits(), Some(blob.entry.cid));
-        assert!(order.take(&stray).is_err());
+        assert!(order.take(&stray, &mut |_| Ok::<_, BlockError>(())).is_err());
     }
 
     /// A file of any shape, as a recipe.
@@ -510,6 +533,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_file_that_repeats_what_it_carries_itself_costs_no_stack() {
+        let blocks = MemoryBlocks::default();
+        let mut shape = Shape::Node(vec![1], vec![Shape::Raw(Vec::new())]);
+        for _ in 0..4 {
+            shape = Shape::Node(Vec::new(), vec![shape; 20]);
+        }
+        let (cid, size) = build(&shape, &blocks);
+        let entry = tree::Entry { name: "data".to_owned(), cid, tsize: size };
+        let blob = NewBlob { digest: Digest::of(Algorithm::Sha256, b""), entry, size };
+        let mut walk = BlobWalk::new(&blob);
+        let mut nodes = 0;
+        loop {
+            match walk.next(&blocks).unwrap().len() {
+                0 => break,
+                more => nodes += more,
+            }
+        }
+        assert_eq!((nodes, size), (5, 160_000), "each node once");
+    }
+
     proptest! {
         #[test]
         fn a_file_of_any_shape_arrives_in_the_order_in_which_it_left(shape in shapes()) {
@@ -530,10 +574,12 @@ mod tests {
                         Carried::Leaf(leaf) => leaf.cid,
                     };
                     let block = Block::verified(cid, blocks.need(&cid).unwrap()).unwrap();
-                    for piece in order.take(&block).unwrap() {
-                        prop_assert_eq!(piece.offset, arrived.len() as u64);
+                    let mut keep = |piece: Piece| {
+                        assert_eq!(piece.offset, arrived.len() as u64);
                         arrived.extend_from_slice(&piece.bytes);
-                    }
+                        Ok::<_, BlockError>(())
+                    };
+                    order.take(&block, &mut keep).unwrap();
                 }
             }
             prop_assert_eq!(order.awaits(), None);
