@@ -51,6 +51,7 @@ impl Bundles {
             if restores {
                 let restored = self.store.restore(description.root, record.sequence()).await;
                 restored.context("something was pushed meanwhile, and nothing is restored over it")?;
+                self.writer.restored(&record);
             } else {
                 self.follower.take(&record).await?;
             }

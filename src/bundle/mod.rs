@@ -29,7 +29,7 @@ pub(crate) use stream::{WHOLE, peek};
 
 use crate::pattern::Pattern;
 use crate::registry::Origin;
-use crate::sync::{Follower, MembersName, StoreRecords};
+use crate::sync::{Follower, MembersName, StoreRecords, Writer};
 
 /// What makes bundles and takes them in. One bundle is applied at a time.
 pub(crate) struct Bundles {
@@ -38,6 +38,7 @@ pub(crate) struct Bundles {
     records: Arc<StoreRecords>,
     follower: Follower,
     origin: Arc<dyn Origin>,
+    writer: Writer,
     mine: Name,
     members: Option<MembersName>,
     applying: tokio::sync::Mutex<()>,
@@ -105,14 +106,17 @@ impl Bundles {
         records: Arc<StoreRecords>,
         follower: Follower,
         origin: Arc<dyn Origin>,
-        (mine, members): (Name, Option<MembersName>),
+        writer: Writer,
+        members: Option<MembersName>,
     ) -> Self {
+        let mine = *writer.name();
         Self {
             store,
             node,
             records,
             follower,
             origin,
+            writer,
             mine,
             members,
             applying: tokio::sync::Mutex::default(),
