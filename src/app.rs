@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Auth;
+use crate::bundle::Bundles;
 use crate::config::{self, Config, Network, Web};
 use crate::content::{self, Content, Dns, Domains, Names};
 use crate::control::{Answer, Control};
@@ -77,6 +78,7 @@ struct Running {
     collector: Collector,
     verifier: Verifier,
     healer: Healer,
+    bundles: Bundles,
     library: Content,
     names: Names,
     domains: Domains,
@@ -177,6 +179,15 @@ impl App {
         let reclaimer =
             Reclaimer::new(store.clone(), node.clone(), follower.clone(), mirrors.clone(), writer.clone());
         let healer = Healer::new(store.clone(), node.clone(), fetcher.clone(), name);
+        let bundles = Bundles::new(
+            store.clone(),
+            node.clone(),
+            Arc::clone(&records),
+            follower.clone(),
+            Arc::new(fetcher.clone()),
+            writer.clone(),
+            for_members.clone(),
+        );
         let verifier = Verifier::new(store.clone(), healer.clone());
         let Config { delete, read_only, sparse, .. } = *config;
         let registry = Registry::new(store.clone(), Arc::new(fetcher), Policy { delete, read_only, sparse });
@@ -228,6 +239,7 @@ impl App {
             collector,
             verifier,
             healer,
+            bundles,
             library,
             names,
             domains,

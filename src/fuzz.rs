@@ -11,6 +11,7 @@
 )]
 
 pub use crate::auth::fuzz::{authorization, htpasswd, token};
+pub use crate::bundle::fuzz::bundle;
 pub use crate::config::fuzz::configuration;
 pub use crate::content::fuzz::dnslink;
 pub use crate::http::gateway::fuzz::gateway;
@@ -40,6 +41,7 @@ mod tests {
     const TARGETS: &[seeds::Target] = &[
         ("ask", ask),
         ("authorization", authorization),
+        ("bundle", bundle),
         ("configuration", configuration),
         ("content_range", content_range),
         ("dnslink", dnslink),

@@ -4,6 +4,7 @@
 mod app;
 mod auth;
 mod budget;
+mod bundle;
 mod cli;
 mod client;
 mod config;

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use crate::handle::{ConnectError, FollowError, Found, Offered, PublishError, Published};
 use crate::ipns::Verified;
 use crate::name::Name;
+use crate::names::Via;
 use crate::peers::Peer;
 
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub(crate) enum Command {
     Unfollow { name: Name },
     Followers { name: Name, reply: oneshot::Sender<Vec<PeerId>> },
     Resolve { name: Name, reply: oneshot::Sender<Option<Found>> },
-    Offer { name: Name, record: Bytes, reply: oneshot::Sender<Offered> },
+    Offer { name: Name, record: Bytes, via: Via, reply: oneshot::Sender<Offered> },
     Provide { root: Cid },
     FindProviders { cid: Cid, reply: oneshot::Sender<Vec<PeerId>> },
     Connect { address: Multiaddr, reply: oneshot::Sender<Result<PeerId, ConnectError>> },

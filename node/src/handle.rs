@@ -169,7 +169,16 @@ impl Node {
     /// Hands over a record that came by another way than this node's. Of a name that is followed it is judged
     /// and told as any other. A node that has stopped follows nothing.
     pub async fn offer(&self, name: Name, record: Bytes) -> Offered {
-        self.call(|reply| Command::Offer { name, record, reply }).await.unwrap_or(Offered::NotFollowed)
+        self.offer_by(name, record, Via::Http).await
+    }
+
+    /// The same for one that was carried here by hand: it is taken and passed on to followers even if it has expired.
+    pub async fn carry(&self, name: Name, record: Bytes) -> Offered {
+        self.offer_by(name, record, Via::Hand).await
+    }
+
+    async fn offer_by(&self, name: Name, record: Bytes, via: Via) -> Offered {
+        self.call(|reply| Command::Offer { name, record, via, reply }).await.unwrap_or(Offered::NotFollowed)
     }
 
     /// Announces in the DHT that this node has `root`, instead of the root before it. Calls that follow

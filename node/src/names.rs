@@ -40,6 +40,16 @@ pub enum Via {
     Dht,
     /// From a delegated router, or from whoever brought it to this one.
     Http,
+    /// Carried by hand by whoever runs this node; the record may have expired.
+    Hand,
+}
+
+impl Via {
+    /// Whether a record that has expired is taken: it is still the last that its publisher said. Paths that kubo uses
+    /// never carry one.
+    fn takes_expired(self) -> bool {
+        matches!(self, Self::Follow | Self::Hand)
+    }
 }
 
 impl fmt::Display for Via {
@@ -50,6 +60,7 @@ impl fmt::Display for Via {
             Self::Fetch => "a peer (fetch)",
             Self::Dht => "the DHT",
             Self::Http => "a router",
+            Self::Hand => "a bundle",
         })
     }
 }
@@ -173,7 +184,7 @@ impl Names {
             Ok(record) => record,
             Err(error) => return Verdict::Refused(error.into()),
         };
-        if path != Via::Follow && record.is_expired(clock.time) {
+        if !path.takes_expired() && record.is_expired(clock.time) {
             return Verdict::Refused(RecordError::Expired.into());
         }
         if let Some(known) = &entry.known
@@ -363,11 +374,13 @@ mod tests {
         let mut fixture = Fixture::new();
         let record = fixture.record(1);
         fixture.clock.time += LIFETIME;
-        for path in [Via::Gossip, Via::Fetch, Via::Dht] {
+        for path in [Via::Gossip, Via::Fetch, Via::Dht, Via::Http] {
             let refused = Verdict::Refused(RecordError::Expired.into());
             assert_eq!(fixture.judge(&record, false, path), refused);
         }
         assert_eq!(fixture.judge(&record, false, Via::Follow), Verdict::New(record));
+        let later = fixture.record(2);
+        assert_eq!(fixture.judge(&later, false, Via::Hand), Verdict::New(later));
     }
 
     #[test]

@@ -120,9 +120,9 @@ impl Worker {
                 let _ = reply.send(followers);
             }
             Command::Resolve { name, reply } => self.resolve(name, reply),
-            Command::Offer { name, record, reply } => {
+            Command::Offer { name, record, via, reply } => {
                 // Whoever asked may have gone.
-                let _ = reply.send(self.take_offer(&name, &record));
+                let _ = reply.send(self.take_offer(&name, &record, via));
             }
             Command::Provide { root } => self.provided.set(root, Instant::now()),
             Command::FindProviders { cid, reply } => self.find_providers(&cid, reply),

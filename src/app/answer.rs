@@ -115,6 +115,12 @@ impl Running {
                 told("waiting for blocks".to_owned());
                 serde_json::to_value(self.library.import(pipe.input.blocking(), pin, told).await?)?
             }
+            Ask::BundleCreate(wish) => {
+                serde_json::to_value(self.bundles.create(wish, pipe.output, tell).await?)?
+            }
+            Ask::BundleApply { files, name } => {
+                serde_json::to_value(self.bundles.apply(files, name, pipe.input, tell).await?)?
+            }
             Ask::PinAdd { path } => {
                 let told = move |text| tell.tell(text);
                 told("looking for blocks".to_owned());

@@ -1,6 +1,7 @@
 //! The command line: what can be said, and one file for each command that does more than ask.
 
 mod add;
+mod bundle;
 mod cat;
 mod config;
 mod dag;
@@ -120,6 +121,9 @@ enum Command {
     /// DAGs as CAR files
     #[command(subcommand)]
     Dag(dag::Dag),
+    /// Carry a registry by hand: for sites behind an air gap, and as a backup
+    #[command(subcommand)]
+    Bundle(bundle::Bundle),
     /// Remove what no tag, rule or manifest keeps
     Gc(gc::Gc),
     /// Show and check the configuration
@@ -228,6 +232,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Add(add) => add::run(&dir, &add)?,
         Command::Pin(pin) => pin::run(&dir, &pin)?,
         Command::Dag(dag) => dag::run(&dir, &dag)?,
+        Command::Bundle(bundle) => bundle::run(&dir, bundle)?,
         Command::Failpoints => sampan_storage::fail::POINTS.iter().for_each(|point| print::line(point)),
     }
     Ok(())

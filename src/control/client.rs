@@ -147,7 +147,7 @@ fn exchange<T: DeserializeOwned>(
     }
 }
 
-/// Sends all of the input in pieces, and that it was all.
+/// Sends all of the input in pieces, and that it was all. Only what is wrong with the input is told.
 fn pour(mut input: impl Read, mut stream: UnixStream) -> io::Result<()> {
     let mut piece = vec![0; PIECE];
     loop {
@@ -156,13 +156,14 @@ fn pour(mut input: impl Read, mut stream: UnixStream) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
                 // Cut off, so that the registry does not take it for the whole.
-                stream.shutdown(std::net::Shutdown::Write)?;
+                let _ = stream.shutdown(std::net::Shutdown::Write);
                 return Err(error);
             }
         };
-        stream.write_all(&u32::try_from(read).unwrap_or_default().to_be_bytes())?;
-        stream.write_all(piece.get(..read).unwrap_or_default())?;
-        if read == 0 {
+        let length = u32::try_from(read).unwrap_or_default().to_be_bytes();
+        let sent =
+            stream.write_all(&length).and_then(|()| stream.write_all(piece.get(..read).unwrap_or_default()));
+        if sent.is_err() || read == 0 {
             return Ok(());
         }
     }

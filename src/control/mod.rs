@@ -12,12 +12,13 @@ use sampan_node::{Label, Name};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::bundle::Wish;
 use crate::content::{PinRoots, Pointer};
 use crate::registry::Collected;
 use crate::sync::Mirrored;
 
 pub(crate) use client::{Bytes, ask, ask_telling, must_ask, must_ask_telling, must_exchange, open_offline};
-pub(crate) use pipe::Pipe;
+pub(crate) use pipe::{Input, Output, Pipe};
 pub(crate) use server::{Answer, Control, Tell};
 
 /// Name of the socket in the data directory.
@@ -92,6 +93,15 @@ pub(crate) enum Ask {
     Import {
         pin: PinRoots,
     },
+    /// A bundle: its parts, each with its length before it.
+    BundleCreate(Wish),
+    /// Parts of one, which come behind the question in the same way.
+    BundleApply {
+        /// What they are called in messages.
+        files: Vec<String>,
+        /// The only name of which one is taken.
+        name: Option<Name>,
+    },
     PinAdd {
         path: String,
     },
@@ -104,7 +114,7 @@ pub(crate) enum Ask {
 impl Ask {
     /// Whether bytes follow the question.
     fn brings_bytes(&self) -> bool {
-        matches!(self, Self::Import { .. })
+        matches!(self, Self::Import { .. } | Self::BundleApply { .. })
     }
 }
 

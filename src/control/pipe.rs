@@ -40,12 +40,29 @@ impl Input {
 }
 
 impl Output {
+    /// One whose bytes a test reads.
+    #[cfg(test)]
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Bytes>) {
+        let (sender, receiver) = mpsc::channel(PIECES);
+        (Self(sender), receiver)
+    }
+
     /// Waits while the command does not read. A command that has gone takes its answer with it.
     pub(crate) async fn send(&self, bytes: Bytes) -> anyhow::Result<()> {
         let mut bytes = bytes;
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(MAX_PIECE));
             self.0.send(piece).await.map_err(|_| anyhow::anyhow!("the command has gone"))?;
+        }
+        Ok(())
+    }
+
+    /// The same for code that blocks.
+    pub(crate) fn send_blocking(&self, bytes: Bytes) -> anyhow::Result<()> {
+        let mut bytes = bytes;
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(MAX_PIECE));
+            self.0.blocking_send(piece).map_err(|_| anyhow::anyhow!("the command has gone"))?;
         }
         Ok(())
     }

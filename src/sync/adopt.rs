@@ -98,7 +98,7 @@ pub(super) async fn adopt(
     let blocks = store.clone();
     blocking(move || blocks.sync_blocks()).await??;
     fail::point("adopt.pack.after");
-    store.adopt(Adoption { name, root, sequence, record, differences }).await?;
+    store.adopt(Adoption { name, before: old, root, sequence, record, differences }).await?;
     fail::point("adopt.entry.after");
     Ok(())
 }

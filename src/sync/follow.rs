@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use sampan_node::ipns::{Record, Verified, select};
-use sampan_node::{Event, Events, Name, Node, PeerId, Via};
-use sampan_storage::{Cid, Store};
+use sampan_node::{Event, Events, Name, Node, Offered, PeerId, Via};
+use sampan_storage::{Cid, Store, StoreError};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,9 @@ use crate::content::{Domain, Domains, Pointer};
 
 /// A root that could not be adopted is tried again after this long, or when a peer arrives.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// A root that was carried here is offered again so often where peers bring others at the same time.
+const TAKES: usize = 3;
 
 /// Names that have moved to others that have moved, and so on: more is no rotation of keys.
 const MAX_MOVES: usize = 8;
@@ -334,9 +337,7 @@ impl Follower {
             let sequence = heard.record.sequence();
             let target = heard.record.target();
             let adopted = match target {
-                _ if heard.record.is_private() && !self.discreet => Err(anyhow!(
-                    "the name is for members, and this registry gives everyone what it has: set up authentication here"
-                )),
+                _ if let Err(error) = self.may_take(&heard.record) => Err(error),
                 Some(target) => self.move_on(&heard.record, target).await,
                 None => self.adopt(old, heard).await,
             };
@@ -368,6 +369,50 @@ impl Follower {
                 let _ = tokio::time::timeout(RETRY, wake.notified()).await;
             }
         }
+    }
+
+    /// Whether this registry may have the tree of a record.
+    pub(crate) fn may_take(&self, record: &Record) -> anyhow::Result<()> {
+        if record.is_private() && !self.discreet {
+            bail!(
+                "the name is for members, and this registry gives everyone what it has: set up authentication here"
+            );
+        }
+        Ok(())
+    }
+
+    /// Reads the root of a record whose blocks are all here, tells those who follow the name, and follows it from now on,
+    /// also at the next start: as `follow add` does, unless the configuration names it.
+    pub(crate) async fn take(&self, record: &Verified) -> anyhow::Result<()> {
+        let name = *record.name();
+        // First, because it is what can be refused.
+        self.node.follow(name).await?;
+        for _ in 0..TAKES {
+            if self.record(&name).is_some_and(|known| select(record, &known) != Ordering::Greater) {
+                break;
+            }
+            let old = self.good(&name).map(|(root, _)| root);
+            let heard = Heard { record: record.clone(), nodes: Bytes::new(), from: None };
+            match self.adopt(old, heard).await {
+                // Peers have brought another root meanwhile; it may be a newer one.
+                Err(error) if matches!(error.downcast_ref(), Some(StoreError::Changed)) => {}
+                adopted => {
+                    adopted?;
+                    break;
+                }
+            }
+        }
+        if !self.is_wanted(&name) {
+            self.store.follow(&name.to_string()).await?;
+        }
+        self.follow(&Pointer::Name(name)).await?;
+        self.reorder();
+        self.tell();
+        self.leave_moved(name).await;
+        if let Offered::Refused(reason) = self.node.carry(name, record.bytes().clone()).await {
+            tracing::debug!(%name, %reason, "there is a newer record than that of the bundle");
+        }
+        Ok(())
     }
 
     /// Brings the directories of a record's tree here, and reads it as if its name were followed.
@@ -443,7 +488,7 @@ impl Follower {
                 if follow.kept && follow.good.is_some() {
                     self.store.follow(&name).await?;
                 }
-                Ok::<(), sampan_storage::StoreError>(())
+                Ok::<(), StoreError>(())
             };
             if let Err(error) = left.await {
                 tracing::warn!(%name, %error, "the last root of a name that has moved could not be left");
@@ -457,7 +502,7 @@ impl Follower {
     }
 
     /// The record that holds: the one that moved the name away, or that behind the root that is current.
-    fn record(&self, name: &Name) -> Option<Record> {
+    pub(crate) fn record(&self, name: &Name) -> Option<Record> {
         if let Some(moved) = self.redirects.moved(name) {
             return Some(Record::clone(&moved));
         }
@@ -465,7 +510,7 @@ impl Follower {
         Record::decode(state.follow(&name.to_string())?.good.as_ref()?.record.to_vec()).ok()
     }
 
-    pub(super) fn good(&self, name: &Name) -> Option<(Cid, u64)> {
+    pub(crate) fn good(&self, name: &Name) -> Option<(Cid, u64)> {
         let state = self.store.state();
         state.follow(&name.to_string())?.good.as_ref().map(|good| (good.root.0, good.sequence))
     }

@@ -42,6 +42,8 @@ pub(crate) const EAGER: u64 = 16 * 1024;
 pub(crate) const MAX_NODES: usize = 256 * 1024;
 
 /// A disk operation off the async threads. It panics only if the operation does.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
     Ok(tokio::task::spawn_blocking(work).await?)
 }

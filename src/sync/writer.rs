@@ -63,6 +63,14 @@ impl Writer {
 
     /// A record of this name has come in.
     pub(crate) fn hear(&self, record: &Verified) {
+        let said = self.store.public().root();
+        if said.is_some_and(|(root, sequence)| record.cid() == Some(root) && record.sequence() == sequence) {
+            // What this registry would say itself: it was restored, and the network knows nothing newer.
+            if self.standing() == Standing::Asking {
+                self.settle();
+            }
+            return;
+        }
         let signed = self.signed();
         if signed.is_some_and(|signed| select(record, &signed) != Ordering::Greater) {
             return;
@@ -115,6 +123,13 @@ impl Writer {
     pub(crate) fn settle(&self) {
         *self.rival.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.standing.send_replace(Standing::Publishing);
+    }
+
+    /// What this record signs is here again. Where somebody else has said something newer it stays with the operator.
+    pub(crate) fn restored(&self, record: &Verified) {
+        if self.rival().is_some_and(|rival| rival.sequence() <= record.sequence()) {
+            self.settle();
+        }
     }
 
     fn signed(&self) -> Option<Record> {

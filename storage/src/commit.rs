@@ -95,6 +95,9 @@ impl Commit {
 #[derive(Clone, Debug)]
 pub struct Adoption {
     pub name: String,
+    /// The root before, from which the differences were taken: where it is another one by now, the adoption is
+    /// [`StoreError::Changed`].
+    pub before: Option<Cid>,
     pub root: Cid,
     pub sequence: u64,
     pub record: Bytes,
@@ -112,6 +115,11 @@ pub(crate) enum Change {
         expects: Vec<(String, Cid)>,
     },
     Adopt(Adoption),
+    /// My tree, which is empty, is at this root from now on. All of it is here.
+    Restore {
+        root: Cid,
+        sequence: u64,
+    },
     Other(Entry),
     /// A fold after which the journal goes on in a new file, so that those before it can go.
     Renew(Entry),
@@ -149,8 +157,9 @@ pub(crate) fn run(
                 batch.push(request);
             }
         }
-        let entries: Vec<Entry> = batch.iter().map(|request| request.change.entry()).collect();
         let first_position = journal.next();
+        let placed = batch.iter().zip(first_position..);
+        let entries: Vec<Entry> = placed.map(|(request, position)| request.change.entry(position)).collect();
         let mut appended = journal.append(&entries);
         if appended.as_ref().is_err_and(is_full) && inner.ballast.release() {
             appended = journal.append(&entries);
@@ -177,6 +186,12 @@ pub(crate) fn run(
                     if let Err(error) = inner.apply_differences(&adoption.name, &adoption.differences) {
                         inner.index_failed(&error);
                     }
+                }
+                Change::Restore { root, .. } => {
+                    if let Err(error) = inner.list_mine(*root) {
+                        inner.index_failed(&error);
+                    }
+                    folded = true;
                 }
                 Change::Other(Entry::Fold { .. }) => folded = true,
                 Change::Renew(_) => (folded, renew) = (true, true),
@@ -229,12 +244,26 @@ fn tidy(inner: &Inner, journal: &mut Journal, renew: bool) -> Result<(), StoreEr
 
 impl Change {
     fn is_conditional(&self) -> bool {
-        matches!(self, Self::Commit { expects, .. } if !expects.is_empty())
+        match self {
+            Self::Commit { expects, .. } => !expects.is_empty(),
+            Self::Adopt(_) | Self::Restore { .. } => true,
+            Self::Other(_) | Self::Renew(_) => false,
+        }
     }
 
-    /// Whether every path still leads where the commit expects it.
+    /// Whether every path still leads where the commit expects it, and a name to the root that it is to leave.
     fn check(&self, inner: &Arc<Inner>) -> Result<(), StoreError> {
-        let Self::Commit { expects, .. } = self else { return Ok(()) };
+        let expects = match self {
+            Self::Commit { expects, .. } => expects,
+            Self::Adopt(Adoption { name, before, .. }) => {
+                let state = inner.state();
+                let good = state.follow(name).and_then(|follow| follow.good.as_ref());
+                let is_there = good.map(|good| good.root.0) == *before;
+                return is_there.then_some(()).ok_or(StoreError::Changed);
+            }
+            Self::Restore { .. } => return if inner.is_empty() { Ok(()) } else { Err(StoreError::Changed) },
+            Self::Other(_) | Self::Renew(_) => return Ok(()),
+        };
         let tree = Tree::mine(Arc::clone(inner));
         for (path, cid) in expects {
             if tree.lookup(path)?.is_none_or(|entry| entry.cid != *cid) {
@@ -244,7 +273,8 @@ impl Change {
         Ok(())
     }
 
-    fn entry(&self) -> Entry {
+    /// As it stands at this position of the journal.
+    fn entry(&self, position: Position) -> Entry {
         match self {
             Self::Commit { entry, .. } => Entry::Commit(entry.clone()),
             Self::Adopt(adoption) => Entry::Adopt {
@@ -252,6 +282,12 @@ impl Change {
                 root: CidBytes(adoption.root),
                 sequence: adoption.sequence,
                 record: ByteBuf::from(adoption.record.to_vec()),
+            },
+            Self::Restore { root, sequence } => Entry::Fold {
+                root: CidBytes(*root),
+                sequence: *sequence,
+                covers: position.saturating_sub(1),
+                public: None,
             },
             Self::Other(entry) | Self::Renew(entry) => entry.clone(),
         }

@@ -2,7 +2,7 @@
 //!
 //! The folder does it between two folds, so that no fold is half-way. What is live is found by walking the trees that may still be read: my
 //! current root and those of the last hour, because a follower may be half-way through one, and the last good root
-//! of each followed name; what is pinned is live to its last leaf. Live blocks of the old packs are copied to the pack that is written to, made durable, and
+//! of each followed name; the roots at which bundles can begin (`bases`); what is pinned is live to its last leaf. Live blocks of the old packs are copied to the pack that is written to, made durable, and
 //! only then are the old packs removed; after a crash in between, blocks lie twice.
 //!
 //! While old packs are going, a block in one of them does not count as stored (it is written again), and no followed root is being adopted: an adoption trusts the blocks that it finds.
@@ -149,7 +149,8 @@ fn mark(inner: &Inner) -> Result<HashSet<u64>, BlockError> {
     for root in std::iter::once(current).chain(followed).chain(pending) {
         mark_below(inner, &root, &mut live)?;
     }
-    let past = inner.past_roots.lock().unwrap_or_else(PoisonError::into_inner).roots();
+    let mut past = inner.past_roots.lock().unwrap_or_else(PoisonError::into_inner).roots();
+    past.extend(inner.bases.list());
     mark_past(inner, &past, &mut live)?;
     mark_kept(inner, &mut live)?;
     Ok(live)

@@ -12,6 +12,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
 use crate::arriving::Arriving;
+use crate::bases::Bases;
 use crate::blobs::{BlobFile, Blobs};
 use crate::block::{
     Block, BlockError, Blocks, DAG_PB, MAX_BLOCK, MemoryBlocks, RAW, SHA2_256, SHA2_512, cid_of,
@@ -32,6 +33,7 @@ use crate::pack::Packs;
 use crate::pins::Pins;
 use crate::public::PublicTree;
 use crate::recent::Recent;
+use crate::replay::differences;
 use crate::running::Running;
 use crate::space::Ballast;
 use crate::tree::{Change, Difference};
@@ -62,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) recent: Mutex<Recent>,
     pub(crate) pins: Arc<Pins>,
     pub(crate) kept: Kept,
+    pub(crate) bases: Bases,
     /// Adoptions read, compaction writes: see [`crate::compact`].
     pub(crate) adoptions: Arc<tokio::sync::RwLock<()>>,
     /// Followed names in the order in which they are read, and how each is seen.
@@ -117,6 +120,12 @@ impl View {
 impl Inner {
     pub(crate) fn state(&self) -> State {
         self.view.read().unwrap_or_else(PoisonError::into_inner).state.clone()
+    }
+
+    /// Whether my tree has nothing, and nothing on its way.
+    pub(crate) fn is_empty(&self) -> bool {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.base == directory::empty() && view.overlay.len() == 0
     }
 
     /// Paths that are not folded yet.
@@ -175,6 +184,21 @@ impl Inner {
                     self.list_put(TreeKey::MINE, path, content)?;
                 }
                 None => self.list_remove(TreeKey::MINE, path)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of all that my tree has at this root.
+    pub(crate) fn list_mine(&self, root: Cid) -> Result<(), StoreError> {
+        for difference in differences(self, None, root)? {
+            let Some(entry) = &difference.new else { continue };
+            {
+                let _rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+                self.list_put(TreeKey::MINE, &difference.path, || self.link_content(&entry.cid))?;
+            }
+            if let Some(Item::Blob(digest)) = layout::parse(&difference.path) {
+                self.index_blob(&digest, &entry.cid)?;
             }
         }
         Ok(())

@@ -19,12 +19,14 @@ pub mod name;
 pub mod tree;
 
 mod arriving;
+mod bases;
 mod blobs;
 mod commit;
 mod compact;
 mod delta;
 mod error;
 mod fold;
+pub mod increment;
 mod index;
 mod inner;
 mod keeper;

@@ -162,13 +162,16 @@ impl PublicTree {
 
     /// Lets go of blocks that no root needs any more, where they are the larger part.
     pub(crate) fn compact(&self, inner: &Inner) -> Result<(), StoreError> {
+        // Whoever walks a root needs all of it.
+        let Ok(_nobody_walks) = inner.adoptions.try_write() else { return Ok(()) };
         let state = inner.state();
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(current) = self.current(&state) else { return Ok(()) };
         if self.packs.total() < compact::due(*live) {
             return Ok(());
         }
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner).roots();
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner).roots();
+        past.extend(inner.bases.list());
         compact::compact_public(inner, &self.packs, current.root.0, &past)?;
         *live = self.packs.total();
         Ok(())

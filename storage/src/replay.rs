@@ -5,6 +5,7 @@
 
 use cid::Cid;
 
+use crate::dag::directory;
 use crate::error::{OpenError, StoreError};
 use crate::index::TreeKey;
 use crate::inner::{Inner, View};
@@ -49,7 +50,7 @@ fn index(inner: &Inner, replay: &Replay, next: Position) -> Result<(), StoreErro
     let mut state = replay.before.clone();
     for (position, entry) in &replay.entries {
         if *position > from {
-            index_entry(inner, &state, entry, anew)?;
+            index_entry(inner, &state, *position, entry, anew)?;
         }
         state.apply(entry);
     }
@@ -60,8 +61,19 @@ fn index(inner: &Inner, replay: &Replay, next: Position) -> Result<(), StoreErro
     Ok(())
 }
 
-fn index_entry(inner: &Inner, before: &State, entry: &Entry, anew: bool) -> Result<(), StoreError> {
+fn index_entry(
+    inner: &Inner,
+    before: &State,
+    position: Position,
+    entry: &Entry,
+    anew: bool,
+) -> Result<(), StoreError> {
+    let was_empty = before.root.is_none_or(|root| root.0 == directory::empty());
     match entry {
+        // The first root of my tree, with nothing on its way beside it: it may have come whole, without a commit.
+        Entry::Fold { root, covers, .. } if !anew && was_empty && covers + 1 == position => {
+            inner.list_mine(root.0)
+        }
         Entry::Commit(commit) => {
             inner.list_commit(commit)?;
             inner.index_leaves(commit)
@@ -103,7 +115,7 @@ fn walk_trees(inner: &Inner, state: &State) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn differences(inner: &Inner, old: Option<Cid>, new: Cid) -> Result<Vec<Difference>, StoreError> {
+pub(crate) fn differences(inner: &Inner, old: Option<Cid>, new: Cid) -> Result<Vec<Difference>, StoreError> {
     let mut found = Vec::new();
     let missing = Diff::new(old, new, 0).advance(inner, &mut |difference| found.push(difference))?;
     if let Some(cid) = missing.first() {

@@ -12,6 +12,7 @@ use cid::Cid;
 use tokio::sync::{OwnedRwLockReadGuard, mpsc, oneshot, watch};
 
 use crate::arriving::Arriving;
+use crate::bases::Bases;
 use crate::blobs::{BlobFile, Blobs, StoredBlob};
 use crate::block::{Block, BlockError, Blocks};
 use crate::commit::{self, Adoption, Change, Commit, Request};
@@ -102,6 +103,7 @@ impl Store {
         let blobs = Blobs::open(&dir.join("blobs"), &dir.join("quarantine"));
         let blobs = Arc::new(blobs.map_err(io(dir.join("blobs")))?);
         let kept = Kept::open(&dir.join("pins"))?;
+        let bases = Bases::open(dir).map_err(io(dir.join("bases")))?;
         let pins = Arc::new(Pins::default());
         let uploads =
             Uploads::open(&dir.join("uploads"), Arc::clone(&blobs), Arc::clone(&pins), Reserve::new(dir))
@@ -125,6 +127,7 @@ impl Store {
             recent: Mutex::new(Recent::default()),
             pins,
             kept,
+            bases,
             adoptions: Arc::default(),
             order: RwLock::default(),
             cache: inner::cache(),
@@ -434,6 +437,20 @@ impl Store {
         Arc::clone(&self.inner.adoptions).read_owned().await
     }
 
+    /// Whether my tree has nothing, and nothing on its way.
+    pub fn is_empty(&self) -> bool {
+        self.inner.is_empty()
+    }
+
+    /// Gives my tree, which must be empty, a root all of which is here, blobs included, under this sequence.
+    pub async fn restore(&self, root: Cid, sequence: u64) -> Result<(), StoreError> {
+        let before = self.root();
+        self.request(Change::Restore { root, sequence }).await?;
+        self.inner.announce(before, sequence);
+        // What everyone may have of it is made now.
+        self.fold().await
+    }
+
     /// Moves a followed name to a root whose directories are all here.
     pub async fn adopt(&self, adoption: Adoption) -> Result<(), StoreError> {
         self.request(Change::Adopt(adoption)).await
@@ -464,6 +481,12 @@ impl Store {
     /// Lets a pinned root go; what nothing else keeps is collected later. Returns whether it was pinned.
     pub fn release(&self, root: &Cid) -> Result<bool, StoreError> {
         Ok(self.inner.kept.remove(root)?)
+    }
+
+    /// Keeps the directories of a root, so that what a later one has over it can be found. Of such roots the newest few
+    /// are kept. Durable when it returns.
+    pub fn keep_base(&self, root: Cid) -> Result<(), StoreError> {
+        Ok(self.inner.bases.add(root)?)
     }
 
     /// Makes blocks that were put before durable.

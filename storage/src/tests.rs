@@ -199,7 +199,40 @@ pub(crate) fn adopt(
         Diff::new(old, new, eager).advance(store, &mut |difference| differences.push(difference)).unwrap();
     assert!(missing.is_empty(), "what lies between two roots is all that a follower lacks");
     let record = bytes::Bytes::from_static(b"record");
-    now(store.adopt(Adoption { name: name.to_owned(), root: new, sequence, record, differences })).unwrap();
+    now(store.adopt(Adoption {
+        name: name.to_owned(),
+        before: old,
+        root: new,
+        sequence,
+        record,
+        differences,
+    }))
+    .unwrap();
+}
+
+#[test]
+fn a_root_is_left_only_by_an_adoption_that_was_compared_with_it() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let publisher = Store::open(theirs.path()).unwrap();
+    let mut roots = Vec::new();
+    for (seed, tag) in [(1, "v1"), (2, "v2")] {
+        push(&publisher, tag, seed, 100_000);
+        now(publisher.fold()).unwrap();
+        roots.push(publisher.root());
+    }
+    let store = Store::open(ours.path()).unwrap();
+    adopt(&store, &publisher, "k51other", None, roots[1], 2, 16 * 1024);
+    let late = Adoption {
+        name: "k51other".to_owned(),
+        before: None,
+        root: roots[0],
+        sequence: 1,
+        record: bytes::Bytes::new(),
+        differences: Vec::new(),
+    };
+    assert!(matches!(now(store.adopt(late)), Err(StoreError::Changed)));
+    let state = store.state();
+    assert_eq!(state.follow("k51other").unwrap().good.as_ref().unwrap().root.0, roots[1]);
 }
 
 #[test]

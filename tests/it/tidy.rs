@@ -95,6 +95,20 @@ const LAWS: &[Law] = &[
         reason: "actix is named by src/http, by the control socket and by the wiring only",
     },
     Law {
+        room: "src",
+        except: &[
+            "src/bundle",
+            "src/control",
+            "src/cli",
+            "src/app.rs",
+            "src/app",
+            "src/lib.rs",
+            "src/fuzz.rs",
+        ],
+        names: &[Name::Path("crate::bundle")],
+        reason: "what follows, serves and collects knows nothing of bundles",
+    },
+    Law {
         room: "src/registry",
         except: &[],
         names: &[Crate("sampan_node"), Name::Path("crate::http"), Name::Path("crate::sync")],
@@ -156,6 +170,7 @@ fn the_law_bites() {
         ("src/registry/tags.rs", "use crate::{config::Config, http::Error};"),
         ("src/registry/tags.rs", "use sampan_node::Handle;"),
         ("src/content/names.rs", "use crate::http::State;"),
+        ("src/sync/follow.rs", "use crate::bundle::Bundles;"),
     ];
     for (file, code) in broken {
         assert_eq!(law_breaches(file, &code_of(code)).len(), 1, "{file}: {code}");
@@ -168,6 +183,7 @@ fn the_law_bites() {
         ),
         ("node/src/swarm.rs", "use libp2p::Swarm; use sampan_storage::Cid; let x = self.sampan;"),
         ("src/http/v2/blobs.rs", "use actix_web::{web, HttpResponse};"),
+        ("src/cli/bundle.rs", "use crate::bundle::Made;"),
         ("src/registry/tags.rs", "use crate::{config::http, registry}; use crate::https;"),
     ];
     for (file, code) in sound {

@@ -13,7 +13,7 @@ use crate::answers::{Answer, Task, Whom, fitting};
 use crate::bitswap::Serving;
 use crate::event::{Event, Refusal};
 use crate::handle::{FollowError, Offered, PublishError, Published};
-use crate::ipns::{RecordError, Verified};
+use crate::ipns::{Record, RecordError, Verified};
 use crate::name::Name;
 use crate::names::{Clock, PublishFault, Verdict, Via};
 use crate::queries::{Job, Question};
@@ -183,8 +183,16 @@ impl Worker {
     }
 
     /// A record that came on a path outside of the network, such as HTTP.
-    pub(super) fn take_offer(&mut self, name: &Name, record: &Bytes) -> Offered {
-        match self.offer(name, record, Bytes::new(), Via::Http, None) {
+    pub(super) fn take_offer(&mut self, name: &Name, record: &Bytes, via: Via) -> Offered {
+        let verdict = self.offer(name, record, Bytes::new(), via, None);
+        if via == Via::Hand && !matches!(verdict, Verdict::Refused(_)) {
+            // It was here before the peers could hear of it, and it may be known from there by now.
+            match Record::decode(record.clone()).and_then(|record| record.verify_signature(name)) {
+                Ok(record) => self.pass_on(&record),
+                Err(error) => tracing::debug!(%name, %error, "a record that was taken cannot be read"),
+            }
+        }
+        match verdict {
             Verdict::New(_) | Verdict::Again(_) | Verdict::Same => Offered::Taken,
             Verdict::Refused(Refusal::NotFollowed) => Offered::NotFollowed,
             Verdict::Refused(reason) => Offered::Refused(reason),
