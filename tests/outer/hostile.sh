@@ -15,7 +15,7 @@ source "$ROOT/tests/outer/ipfs/peer.sh"
 ALONE=(varints oversize halves garbage wants lists cids unasked large wrong streams slow records updates gossip topics kad finds bombs)
 # shellcheck disable=SC2054 # the commas are part of the words
 TOGETHER=(varints,oversize,garbage,lists,cids,wants halves unasked,large,wrong streams slow records,updates gossip,topics kad,finds bombs)
-BOMBS=(wide deep repeated hamt file)
+BOMBS=(wide deep repeated files hamt file)
 CUT_OFF=(varints oversize garbage lists large) # what no honest peer does
 SIZE=32        # MiB of the layer
 ATTACK=5       # seconds that an attack goes on at least

@@ -27,6 +27,12 @@ func (n *node) bomb(form string) (cid.Cid, error) {
 			at = must(n.directoryOf(1000, at))
 		}
 		return at, nil
+	case "files": // the same, with a file in the last
+		at := must(n.directoryOf(1000, must(n.keep(merkledag.NewRawNode(random(100)))).Cid()))
+		for range 3 {
+			at = must(n.directoryOf(1000, at))
+		}
+		return at, nil
 	case "hamt": // each of its 256 shards is the same, seven levels down
 		at := must(n.shardOf(0, cid.Undef))
 		for range 7 {

@@ -119,7 +119,7 @@ func (n *node) serve() {
 		}
 		return m{"cid": c.String()}, nil
 	})
-	handle("POST /bomb", func(a args) (any, error) { // ?form=wide|deep|repeated|hamt|file
+	handle("POST /bomb", func(a args) (any, error) { // ?form=wide|deep|repeated|files|hamt|file
 		c, err := n.bomb(a.q("form"))
 		return m{"cid": c.String()}, err
 	})

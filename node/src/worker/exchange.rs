@@ -12,6 +12,7 @@ use super::Worker;
 use crate::answers::{Answer, Task, Whom, fitting};
 use crate::bitswap::Serving;
 use crate::event::{Event, Refusal};
+use crate::frame::Room;
 use crate::handle::{FollowError, Offered, PublishError, Published};
 use crate::ipns::{RecordError, Verified};
 use crate::name::Name;
@@ -58,7 +59,9 @@ impl Worker {
 
     pub(super) fn unfollow(&mut self, name: &Name) {
         if self.names.unfollow(name) {
-            self.swarm.behaviour_mut().gossip.unsubscribe(&gossip::topic(name));
+            let topic = gossip::topic(name);
+            self.topics.leave(&topic.hash());
+            self.swarm.behaviour_mut().gossip.unsubscribe(&topic);
         }
     }
 
@@ -95,10 +98,11 @@ impl Worker {
                         self.peers.wants(&peer, name);
                         self.answers.ask(Task::Ask { name, have, channel });
                     }
-                    follow::Request::Update { name, record, nodes } => {
+                    follow::Request::Update { name, record, nodes, room } => {
                         let _ =
                             self.swarm.behaviour_mut().follow.send_response(channel, follow::Response::Taken);
                         self.offer(&name, &record, nodes, Path::Follow, Some(peer));
+                        drop(room);
                     }
                 }
             }
@@ -214,6 +218,12 @@ impl Worker {
             Verdict::Same => self.held_by(name, from),
             Verdict::Refused(reason) => {
                 self.counters.refused(reason);
+                // An expired one may be so by this machine's clock only.
+                if let (Refusal::Invalid(error), Some(peer)) = (reason, from)
+                    && *error != RecordError::Expired
+                {
+                    self.offences.note(peer);
+                }
                 if self.names.contains(name) {
                     tracing::debug!(%name, %reason, ?from, "a record is refused");
                     let event = Event::RecordRefused { name: *name, reason: reason.clone(), from };
@@ -316,7 +326,7 @@ impl Worker {
         // Nodes are blocks: who gets none by bitswap gets none here.
         let serves = self.answers.serving() == Serving::Everyone;
         let nodes = if serves { nodes } else { Bytes::new() };
-        let request = follow::Request::Update { name, record, nodes };
+        let request = follow::Request::Update { name, record, nodes, room: Room::default() };
         self.swarm.behaviour_mut().follow.send_request(&peer, request);
     }
 
@@ -327,7 +337,9 @@ impl Worker {
     }
 
     fn subscribe(&mut self, name: &Name) {
-        if let Err(error) = self.swarm.behaviour_mut().gossip.subscribe(&gossip::topic(name)) {
+        let topic = gossip::topic(name);
+        self.topics.join(topic.hash());
+        if let Err(error) = self.swarm.behaviour_mut().gossip.subscribe(&topic) {
             tracing::warn!(%name, ?error, "the topic of the name cannot be joined");
         }
     }
