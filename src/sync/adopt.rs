@@ -7,7 +7,7 @@ use anyhow::bail;
 use bytes::Bytes;
 use sampan_node::bitswap::SessionOptions;
 use sampan_node::{Node, PeerId};
-use sampan_storage::tree::Diff;
+use sampan_storage::tree::{Diff, Difference};
 use sampan_storage::{Adoption, Block, Cid, Store, fail};
 
 use super::seek::{SeekError, Seeker};
@@ -21,6 +21,9 @@ const NODE: u32 = 4 * 1024;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Blocks written to the pack together.
 const BATCH: usize = 64;
+/// Bytes of differences that are put together before a root becomes current: some 100,000 files that are new. A tree that
+/// repeats itself for ever says more than that with a few blocks.
+const MAX_DIFFERENCES: usize = 48 * 1024 * 1024;
 
 /// What is to be read.
 #[derive(Clone, Debug)]
@@ -49,21 +52,28 @@ pub(super) async fn adopt(
         blocking(move || store.put_blocks(&nodes::decode(&nodes))).await??;
     }
     let mut diff = Diff::new(old, root, EAGER);
-    let mut differences = Vec::new();
+    let (mut differences, mut held) = (Vec::new(), 0);
     let mut seeker = None;
     loop {
         let (missing, found);
         let blocks = store.clone();
         (diff, missing, found) = blocking(move || {
             let mut found = Vec::new();
-            let missing = diff.advance(&blocks, &mut |difference| found.push(difference));
+            let missing = diff.advance_a_little(&blocks, &mut |difference| found.push(difference));
             (diff, missing, found)
         })
         .await?;
+        held += found.iter().map(Difference::cost).sum::<usize>();
+        if held > MAX_DIFFERENCES {
+            bail!("the tree has more new files than can be taken in at once");
+        }
         differences.extend(found);
         let missing = missing?;
-        if missing.is_empty() {
+        if diff.is_done() {
             break;
+        }
+        if missing.is_empty() {
+            continue;
         }
         if seeker.is_none() {
             let options = SessionOptions { providers: from.into_iter().collect(), window_bytes: WINDOW };

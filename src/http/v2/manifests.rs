@@ -15,6 +15,7 @@ use super::super::error::{HttpError, QueryError};
 use super::query::Query;
 use super::{CONTENT_DIGEST, warning};
 use crate::auth::Caller;
+use crate::budget::Budget;
 use crate::registry::{Deleted, MAX_MANIFEST, ManifestPush, RegistryError};
 
 /// Tags of one push. The spec wants at least 10.
@@ -23,6 +24,11 @@ const MAX_TAGS: usize = 100;
 const BODY_IDLE: Duration = Duration::from_secs(30);
 /// And one that is not done by then sends in drops.
 const BODY_TIME: Duration = Duration::from_mins(5);
+
+/// Bytes of all manifests that are on their way, beyond what each has for nothing. One of the largest gets in alone, the
+/// usual ones by the hundred.
+static BUDGET: Budget = Budget::new(32 * 1024 * 1024);
+const FREE: usize = 8 * 1024;
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -120,14 +126,20 @@ async fn collect(request: &HttpRequest, mut payload: web::Payload) -> Result<Byt
     if announced.is_some_and(|length: u64| length > MAX_MANIFEST) {
         return Err(too_large().into());
     }
-    let mut body = BytesMut::new();
+    let (mut body, mut share) = (BytesMut::new(), BUDGET.share());
     loop {
         match tokio::time::timeout(BODY_IDLE, payload.next()).await {
             Ok(None) => return Ok(body.freeze()),
             Ok(Some(Ok(piece))) if (body.len() + piece.len()) as u64 > MAX_MANIFEST => {
                 return Err(too_large().into());
             }
-            Ok(Some(Ok(piece))) => body.extend_from_slice(&piece),
+            Ok(Some(Ok(piece))) => {
+                let length = body.len() + piece.len();
+                if length > FREE && !share.reach(length) {
+                    return Err(HttpError::ManifestsBusy);
+                }
+                body.extend_from_slice(&piece);
+            }
             Ok(Some(Err(_))) | Err(_) => return Err(HttpError::ManifestCut),
         }
     }

@@ -18,7 +18,7 @@ use crate::cbor::{self, DAG_CBOR};
 
 /// Blocks that wait at once, some 140 bytes each: along the way down, each node adds its links, of which a block of
 /// 2 MiB has some 47,000.
-const MAX_PENDING: usize = 65_536;
+const MAX_PENDING: usize = 49_152;
 /// Blocks of one walk. 16 TiB in leaves of 1 MiB; a DAG that repeats itself for ever is hostile.
 const MAX_BLOCKS: u64 = 16 * 1024 * 1024;
 

@@ -18,9 +18,12 @@ use crate::dag::shard::{Fanout, Position, Shard, Slot};
 
 /// CIDs that are asked for at once: what a bitswap session has out to one peer.
 pub const MAX_MISSING: usize = 1024;
-/// Comparisons that are waiting at once. A registry's directories are some 14 below each other and, below the size
-/// at which they become a HAMT, at most 5,000 wide.
-const MAX_FRONTIER: usize = 262_144;
+/// Comparisons that are waiting at once, and the bytes that they take. A registry's directories are some 14 below each
+/// other and, below the size at which they become a HAMT, at most 5,000 wide; a block of 2 MiB has 40,000 entries.
+const MAX_FRONTIER: usize = 65_536;
+const MAX_HELD: usize = 24 * 1024 * 1024;
+/// Comparisons of one call: a caller that is to stop waits for no more.
+const STEPS: usize = 4096;
 /// Entries that are looked at in all. A million tags are some ten million.
 const MAX_VISITS: usize = 1 << 24;
 
@@ -41,6 +44,8 @@ pub struct Diff {
     ready: Vec<Task>,
     /// Tasks that found a block missing; they are tried again with the next call.
     waiting: Vec<Task>,
+    /// Bytes of both.
+    held: usize,
     /// How many more entries may be looked at.
     pub(crate) budget: usize,
 }
@@ -104,7 +109,14 @@ impl Diff {
         let entry = |cid| Entry { name: String::new(), cid, tsize: u64::MAX };
         let place = Place { path: "".into(), depth: 0 };
         let pair = Pair { place, old: old.map(entry), new: Some(entry(new)) };
-        Self { root: new, eager, ready: vec![Task::Entries(pair)], waiting: Vec::new(), budget: MAX_VISITS }
+        Self {
+            root: new,
+            eager,
+            ready: vec![Task::Entries(pair)],
+            waiting: Vec::new(),
+            held: 0,
+            budget: MAX_VISITS,
+        }
     }
 
     /// Goes as far as it can and reports each difference once, in no order. Returns the blocks that are missing
@@ -117,9 +129,31 @@ impl Diff {
         blocks: &dyn Blocks,
         seen: &mut dyn FnMut(Difference),
     ) -> Result<Vec<Cid>, BlockError> {
+        self.run(blocks, seen, usize::MAX)
+    }
+
+    /// The same, but it comes back after a while, so that a caller may stop. All is said when [`Diff::is_done`].
+    pub fn advance_a_little(
+        &mut self,
+        blocks: &dyn Blocks,
+        seen: &mut dyn FnMut(Difference),
+    ) -> Result<Vec<Cid>, BlockError> {
+        self.run(blocks, seen, STEPS)
+    }
+
+    fn run(
+        &mut self,
+        blocks: &dyn Blocks,
+        seen: &mut dyn FnMut(Difference),
+        steps: usize,
+    ) -> Result<Vec<Cid>, BlockError> {
         self.ready.append(&mut self.waiting);
+        self.held = self.ready.iter().map(Task::cost).sum();
+        let mut done = 0;
         let (mut missing, mut asked) = (Vec::new(), HashSet::new());
         while let Some(task) = self.ready.pop() {
+            self.held = self.held.saturating_sub(task.cost());
+            done += 1;
             let blocked = match task {
                 Task::Entries(pair) => self.compare(pair, blocks, seen)?,
                 Task::Sides(place, position, old, new) => self.descend(place, position, old, new, blocks)?,
@@ -134,9 +168,17 @@ impl Diff {
                     break;
                 }
             }
+            if done >= steps {
+                break;
+            }
         }
         missing.truncate(MAX_MISSING);
         Ok(missing)
+    }
+
+    /// All is said.
+    pub fn is_done(&self) -> bool {
+        self.ready.is_empty() && self.waiting.is_empty()
     }
 
     /// One name, old and new: reports files, goes into directories.
@@ -297,11 +339,44 @@ impl Diff {
     }
 
     fn push(&mut self, task: Task) -> Result<(), BlockError> {
-        if self.ready.len() + self.waiting.len() >= MAX_FRONTIER || self.budget == 0 {
+        self.held += task.cost();
+        let waiting = self.ready.len() + self.waiting.len();
+        if waiting >= MAX_FRONTIER || self.held > MAX_HELD || self.budget == 0 {
             return Err(Malformed("the tree is too large to be followed").at(&self.root));
         }
         self.ready.push(task);
         Ok(())
+    }
+}
+
+impl Task {
+    /// Bytes, about.
+    fn cost(&self) -> usize {
+        let names = |entries: &[Entry]| -> usize { entries.iter().map(entry_cost).sum() };
+        let side = |side: &Side| match side {
+            Side::List(entries) => names(entries),
+            Side::Shard(_) => 0,
+        };
+        let within = match self {
+            Self::Entries(pair) => [&pair.old, &pair.new].into_iter().flatten().map(|e| e.name.len()).sum(),
+            Self::Sides(_, _, old, new) => side(old) + side(new),
+            Self::Gather { shards, found, new, .. } => {
+                size_of_val(shards.as_slice()) + names(found) + side(new)
+            }
+        };
+        size_of::<Self>() + within
+    }
+}
+
+fn entry_cost(entry: &Entry) -> usize {
+    size_of::<Entry>() + entry.name.len()
+}
+
+impl Difference {
+    /// Bytes that it takes in memory, about.
+    pub fn cost(&self) -> usize {
+        let names = [&self.old, &self.new].into_iter().flatten().map(|entry| entry.name.len());
+        size_of::<Self>() + self.path.len() + names.sum::<usize>()
     }
 }
 

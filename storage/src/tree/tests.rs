@@ -280,6 +280,35 @@ fn hostile_trees_end() {
 }
 
 #[test]
+fn a_diff_of_a_hostile_tree_stays_small_and_comes_back() {
+    let blocks = empty_tree();
+    let names: Vec<String> = (0..3000).map(|number| format!("{number:0>200}")).collect();
+    let mut wide = node(&blocks, &[("f", value(1).0)]);
+    for _ in 0..60 {
+        wide = node(&blocks, &names.iter().map(|name| (name.as_str(), wide)).collect::<Vec<_>>());
+    }
+    let mut diff = Diff::new(None, wide, 0);
+    let error = diff.advance(&blocks, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("too large"), "{error}");
+    // Files without end are no frontier; the caller has to stop.
+    let mut files = node(&blocks, &names.iter().map(|name| (name.as_str(), value(1).0)).collect::<Vec<_>>());
+    for _ in 0..3 {
+        files = node(&blocks, &[("a", files), ("b", files), ("c", files), ("d", files)]);
+    }
+    let (mut diff, mut calls, mut seen, mut bytes) = (Diff::new(None, files, 0), 0, 0, 0);
+    while !diff.is_done() {
+        let missing = diff.advance_a_little(&blocks, &mut |found| {
+            seen += 1;
+            bytes += found.cost();
+        });
+        assert_eq!(missing.unwrap(), []);
+        calls += 1;
+    }
+    assert_eq!(seen, 64 * 3000);
+    assert!(calls > 20 && bytes > seen * 400, "{calls} calls, {bytes} bytes");
+}
+
+#[test]
 fn a_diff_skips_equal_shards_and_needs_only_the_path() {
     let all = empty_tree();
     let mut files: Files = (0..2000).map(|number| (format!("tags/{number:0>200}"), value(number))).collect();
