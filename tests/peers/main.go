@@ -33,6 +33,7 @@ var (
 	duration  = flag.Duration("for", 20*time.Second, "how long")
 	victim    = flag.String("name", "", "the name whose records are forged")
 	wanted    = flag.String("layer", "", "the CID of a file that the targets have")
+	router    = flag.String("http", "", "URL of an HTTP router, instead of the DHT; blocks come over HTTP where a provider has such an address, as in kubo")
 	swarmKey  = flag.String("swarmkey", "", "path of a /key/swarm/psk/1.0.0/ file (TCP only)")
 )
 
