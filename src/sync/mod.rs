@@ -15,6 +15,7 @@ mod records;
 mod redirects;
 mod routed;
 mod seek;
+mod walks;
 
 pub(crate) use fetch::Fetcher;
 pub(crate) use follow::{Followed, Follower};
