@@ -162,7 +162,8 @@ impl App {
             sampan_node::start_with_members(settings, public, all, Arc::clone(&records) as _)
                 .await
                 .context(LISTEN)?;
-        let follower = Follower::new(store.clone(), node.clone(), discreet, domains.clone(), redirects);
+        let follower = Follower::new(store.clone(), node.clone(), discreet, domains.clone(), redirects)
+            .context("the thread that looks through followed trees cannot be started")?;
         let publisher = Publisher::new(keystore.clone(), node.clone(), kept);
         let fetcher = Fetcher::new(store.clone(), node.clone());
         let healer = Healer::new(store.clone(), node.clone(), fetcher.clone(), name);

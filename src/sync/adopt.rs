@@ -85,14 +85,12 @@ async fn bring(
             bail!("other trees are to come, too; this one goes on where it was");
         }
         let (blocks, room) = (store.clone(), place.room());
-        let step = place.step().await?;
-        let progress;
-        (diff, progress) = blocking(move || {
+        let look = move || {
             let progress = diff.advance_within(room, &blocks, &mut |_| {});
             (diff, progress)
-        })
-        .await?;
-        drop(step);
+        };
+        let progress;
+        (diff, progress) = place.look(look).await?;
         let missing = match progress? {
             Progress::Done => return Ok(()),
             Progress::More => continue,

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -90,19 +91,20 @@ impl Follower {
         discreet: bool,
         domains: Domains,
         redirects: Redirects,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        let walks = Walks::start()?;
+        Ok(Self {
             store,
             node,
             discreet,
             domains,
             redirects,
-            walks: Walks::default(),
+            walks,
             names: Arc::default(),
             tracks: Arc::default(),
             configured: Arc::default(),
             added: Arc::default(),
-        }
+        })
     }
 
     /// What the configuration names, what was added, and what these lead to; others that were followed once are

@@ -35,7 +35,7 @@ use super::handler::{Breakage, Handler, Lane, Letter, Order, Parcel, Report};
 use super::message::{Arrival, Message, Outgoing, Version};
 use super::server::{Read, Server, Serving};
 use super::verify;
-use super::wants::{Rename, Wants};
+use super::wants::{Received, Rename, Wants};
 use crate::offences::Offences;
 
 /// Messages that are hashed at once. Two cores are kept busy by as many; more only hold memory.
@@ -273,8 +273,11 @@ impl Behaviour {
     }
 
     fn verified(&mut self, peer: PeerId, blocks: Vec<Block>) {
-        let (duplicates, renames) = self.wants.received(peer, blocks, Instant::now());
+        let Received { duplicates, foreign, renames } = self.wants.received(peer, blocks, Instant::now());
         self.counters.duplicates(duplicates);
+        for _ in 0..foreign {
+            self.offences.note(peer);
+        }
         for Rename { session, cid, size, data } in renames {
             let rename = spawn_blocking(move || Block::verified(cid, data).ok());
             self.jobs.push(rename.map_ok(move |block| Done::Renamed(session, size, block)).boxed());

@@ -4,7 +4,8 @@
 //! block at once; the others are asked whether they have it, and may say so late. Nothing here does I/O: time
 //! comes in as an argument, and messages are taken out with [`Wants::next_message`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use super::client::{Opened, SessionError, SessionId};
 use super::message::{Entry, Outgoing, Presence, Version, WantKind};
 use super::session::SessionState;
 use super::source::{MAX_TIMEOUT, MAX_WANTS, Source};
+use super::verify::INLINE_BELOW;
 use super::{Key, key};
 
 /// A want that no peer has is reported when all have said so, else after this time: some may not answer, and where
@@ -32,6 +34,10 @@ const MAX_PROBES: usize = MAX_WANTS * 3 / 4;
 /// A peer that said DONT_HAVE this often in a row is asked only for what nobody else has (as in boxo).
 const USELESS_AFTER: u32 = 16;
 
+/// Wants that are remembered when they are over: a peer may be late with a block that another gave. At 1 GBit/s and in
+/// leaves of 256 KiB they are those of the last half minute.
+const MAX_OVER: usize = 16 * 1024;
+
 /// A late want goes elsewhere after 10 s, then after twice that, and so on until this.
 const MAX_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -42,7 +48,27 @@ pub(super) struct Wants {
     /// Wants that some peer can be asked for now, oldest first.
     ready: BTreeMap<u64, Key>,
     sources: HashMap<PeerId, Source>,
+    over: Over,
     opened: u64,
+}
+
+/// Wants that are over, the newest [`MAX_OVER`] of them, by a hash of the key: 8 bytes say enough.
+#[derive(Debug, Default)]
+struct Over {
+    seed: RandomState,
+    keys: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+/// What came of blocks that are what their CIDs say.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    /// How many nobody waits for.
+    pub(super) duplicates: u64,
+    /// Of these, how many nobody waited for before either. Small ones pass too fast to be remembered.
+    pub(super) foreign: u64,
+    /// Those that are wanted under another name.
+    pub(super) renames: Vec<Rename>,
 }
 
 /// A block that came under one name and is wanted under another. It is hashed once more.
@@ -122,7 +148,14 @@ impl Wants {
                 session.cancel_open(size);
             }
             if want.askers.is_empty() {
-                Self::drop_want(&mut self.open, &mut self.sources, &mut self.ready, &key, None);
+                Self::drop_want(
+                    &mut self.open,
+                    &mut self.sources,
+                    &mut self.ready,
+                    &mut self.over,
+                    &key,
+                    None,
+                );
             }
         }
         self.fill(id);
@@ -143,7 +176,14 @@ impl Wants {
                     })
                     .collect();
                 for key in ended {
-                    Self::drop_want(&mut self.open, &mut self.sources, &mut self.ready, &key, None);
+                    Self::drop_want(
+                        &mut self.open,
+                        &mut self.sources,
+                        &mut self.ready,
+                        &mut self.over,
+                        &key,
+                        None,
+                    );
                 }
             } else {
                 self.fill(id);
@@ -210,23 +250,29 @@ impl Wants {
         }
     }
 
-    /// Blocks that are what their CIDs say. Returns how many nobody waits for, and those that are wanted under
-    /// another name.
-    pub(super) fn received(&mut self, peer: PeerId, blocks: Vec<Block>, now: Instant) -> (u64, Vec<Rename>) {
-        let (mut duplicates, mut renames) = (0, Vec::new());
+    /// Blocks that are what their CIDs say.
+    pub(super) fn received(&mut self, peer: PeerId, blocks: Vec<Block>, now: Instant) -> Received {
+        let mut received = Received::default();
         for block in blocks {
             let key = key(block.cid());
             let Some(want) = self.open.get(&key) else {
-                duplicates += 1;
+                received.duplicates += 1;
+                let is_large = block.data().len() > INLINE_BELOW;
+                received.foreign += u64::from(is_large && !self.over.has(&key));
                 continue;
             };
             let asked_at = want.asked.filter(|asked| asked.peer == peer).map(|asked| asked.at);
             if let Some(source) = self.sources.get_mut(&peer) {
                 source.delivered(block.data().len(), asked_at, now);
             }
-            let Some(want) =
-                Self::drop_want(&mut self.open, &mut self.sources, &mut self.ready, &key, Some(peer))
-            else {
+            let Some(want) = Self::drop_want(
+                &mut self.open,
+                &mut self.sources,
+                &mut self.ready,
+                &mut self.over,
+                &key,
+                Some(peer),
+            ) else {
                 continue;
             };
             for (session, cid, size) in want.askers {
@@ -236,11 +282,11 @@ impl Wants {
                 if cid == *block.cid() {
                     self.deliver(session, size, block.clone());
                 } else {
-                    renames.push(Rename { session, cid, size, data: block.data().clone() });
+                    received.renames.push(Rename { session, cid, size, data: block.data().clone() });
                 }
             }
         }
-        (duplicates, renames)
+        received
     }
 
     /// Hands a block to a session that waits for it.
@@ -473,10 +519,12 @@ impl Wants {
         wants: &mut HashMap<Key, Want>,
         sources: &mut HashMap<PeerId, Source>,
         ready: &mut BTreeMap<u64, Key>,
+        over: &mut Over,
         key: &Key,
         given: Option<PeerId>,
     ) -> Option<Want> {
         let want = wants.remove(key)?;
+        over.note(key);
         ready.remove(&want.order);
         let asked = want.asked.map(|asked| asked.peer);
         for peer in want.answers.keys().copied().chain(asked) {
@@ -491,6 +539,24 @@ impl Wants {
             }
         }
         Some(want)
+    }
+}
+
+impl Over {
+    fn has(&self, key: &Key) -> bool {
+        self.keys.contains(&self.seed.hash_one(key))
+    }
+
+    fn note(&mut self, key: &Key) {
+        let key = self.seed.hash_one(key);
+        if self.keys.insert(key) {
+            self.order.push_back(key);
+        }
+        if self.order.len() > MAX_OVER
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.keys.remove(&oldest);
+        }
     }
 }
 
