@@ -286,7 +286,24 @@ impl Wants {
                 }
             }
         }
+        if received.foreign > 0 {
+            self.distrust(peer);
+        }
         received
+    }
+
+    /// What was asked of a peer goes elsewhere at once, and nothing more is asked of it.
+    fn distrust(&mut self, peer: PeerId) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        source.is_false = true;
+        for (key, want) in &mut self.open {
+            if want.asked.is_some_and(|asked| asked.peer == peer) {
+                want.asked = None;
+                source.released(want.size);
+                source.cancel(*key, want.entry(WantKind::Block));
+                Self::make_ready(&mut self.ready, want, *key);
+            }
+        }
     }
 
     /// Hands a block to a session that waits for it.
@@ -404,7 +421,9 @@ impl Wants {
     fn consider(&mut self, key: &Key, peer: PeerId, useless_after: u32) {
         let Some(want) = self.open.get_mut(key) else { return };
         let Some(source) = self.sources.get_mut(&peer) else { return };
-        let known = want.answers.contains_key(&peer) || want.asked.is_some_and(|asked| asked.peer == peer);
+        let known = source.is_false
+            || want.answers.contains_key(&peer)
+            || want.asked.is_some_and(|asked| asked.peer == peer);
         if known {
             return;
         }
@@ -439,7 +458,7 @@ impl Wants {
             None if counted_on(peer) => Some(0),
             None => (!source.version.has_presences()).then_some(1),
         };
-        let others = self.sources.iter().filter(|(peer, _)| but != Some(**peer));
+        let others = self.sources.iter().filter(|(peer, source)| but != Some(**peer) && !source.is_false);
         let ranked: Vec<_> =
             others.filter_map(|(peer, source)| Some((rank(peer, source)?, peer, source))).collect();
         let Some(best) = ranked.iter().map(|(rank, ..)| *rank).min() else { return Choice::Nobody };
@@ -569,8 +588,10 @@ impl Answer {
 impl Want {
     /// Whether all who are connected have said that they do not have it.
     fn is_denied_by(&self, sources: &HashMap<PeerId, Source>) -> bool {
-        let denied = |peer: &PeerId| self.answers.get(peer) == Some(&Answer::DontHave);
-        !sources.is_empty() && sources.keys().all(denied)
+        let denied = |(peer, source): (&PeerId, &Source)| {
+            source.is_false || self.answers.get(peer) == Some(&Answer::DontHave)
+        };
+        !sources.is_empty() && sources.iter().all(denied)
     }
 
     fn entry(&self, kind: WantKind) -> Entry {

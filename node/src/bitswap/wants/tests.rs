@@ -248,6 +248,24 @@ fn blocks_that_are_larger_than_said_do_not_fill_the_memory() {
 }
 
 #[test]
+fn whoever_gives_other_bytes_is_asked_for_nothing_more() {
+    let mut bench = Bench::new();
+    let liar = bench.peer();
+    let owner = bench.session(&[liar], 1_000_000);
+    bench.want(&owner, 0..3);
+    assert_eq!(kinds(&bench.told(), liar), [WANT_BLOCK; 3]);
+    let honest = bench.peer();
+    (0..3).for_each(|name| bench.answer(honest, name, Presence::Have));
+    let wrong = Block::new(RAW, vec![9; INLINE_BELOW + 1].into());
+    assert_eq!(bench.wants.received(liar, vec![wrong], bench.now).foreign, 1);
+    let told = bench.told();
+    assert_eq!((kinds(&told, liar), kinds(&told, honest)), (vec![CANCEL; 3], vec![WANT_BLOCK; 3]));
+    bench.want(&owner, 3..4);
+    assert_eq!(kinds(&bench.told(), liar), []);
+    assert_eq!(bench.give(honest, 0), 0);
+}
+
+#[test]
 fn a_late_block_is_no_foreign_one() {
     let mut bench = Bench::new();
     let (one, two) = (bench.peer(), bench.peer());
