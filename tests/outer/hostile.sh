@@ -106,7 +106,7 @@ under() {
         [[ $kind == none || $kind == bombs ]] || sed -n 's/^{/    {/p' "$WORK/h.log"
     } | tee -a "$WORK/report"
     for one in "${CUT_OFF[@]}"; do
-        if [[ $kind == "$one" ]]; then jq -e '.reset + .cut + .turnedAway > 0' <(grep '^{' "$WORK/h.log") >/dev/null || fail "$kind: nobody is cut off"; fi
+        if [[ ,$kind, == *",$one,"* ]]; then jq -e '.reset + .cut + .turnedAway > 0' <(grep '^{' "$WORK/h.log") >/dev/null || fail "$kind: nobody is cut off"; fi
     done
     ((s < MEMORY && t < MEMORY)) || beyond+=("$kind")
     jq -en "$took <= $alone * $SLOWER + $GRACE" >/dev/null || late+=("$kind")

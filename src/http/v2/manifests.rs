@@ -15,7 +15,7 @@ use super::super::error::{HttpError, QueryError};
 use super::query::Query;
 use super::{CONTENT_DIGEST, warning};
 use crate::auth::Caller;
-use crate::budget::Budget;
+use crate::budget::{Budget, Share};
 use crate::registry::{Deleted, MAX_MANIFEST, ManifestPush, RegistryError};
 
 /// Tags of one push. The spec wants at least 10.
@@ -69,7 +69,7 @@ pub(super) async fn put(
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = content_type.map(str::to_owned);
     let body = tokio::time::timeout(BODY_TIME, collect(request, payload));
-    let bytes = body.await.unwrap_or(Err(HttpError::ManifestCut))?;
+    let (bytes, _room) = body.await.unwrap_or(Err(HttpError::ManifestCut))?;
     let push = ManifestPush { reference: reference.clone(), content_type, bytes, tags: tags.clone() };
     let pushed = state.registry.put_manifest(repository, push, &state.access.sight(caller)).await?;
 
@@ -119,8 +119,8 @@ fn tags(query: &Query) -> Result<Vec<Tag>, QueryError> {
     Ok(tags)
 }
 
-/// The whole body, if it is no longer than a manifest may be.
-async fn collect(request: &HttpRequest, mut payload: web::Payload) -> Result<Bytes, HttpError> {
+/// The whole body, if it is no longer than a manifest may be, and its share of the room.
+async fn collect(request: &HttpRequest, mut payload: web::Payload) -> Result<(Bytes, Share), HttpError> {
     let too_large = || RegistryError::ManifestTooLarge { limit: MAX_MANIFEST };
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > MAX_MANIFEST) {
@@ -129,7 +129,7 @@ async fn collect(request: &HttpRequest, mut payload: web::Payload) -> Result<Byt
     let (mut body, mut share) = (BytesMut::new(), BUDGET.share());
     loop {
         match tokio::time::timeout(BODY_IDLE, payload.next()).await {
-            Ok(None) => return Ok(body.freeze()),
+            Ok(None) => return Ok((body.freeze(), share)),
             Ok(Some(Ok(piece))) if (body.len() + piece.len()) as u64 > MAX_MANIFEST => {
                 return Err(too_large().into());
             }
