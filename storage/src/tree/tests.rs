@@ -312,8 +312,7 @@ fn the_first_look_at_a_large_tree_is_not_refused_and_holds_little() {
     const REPOSITORIES: u64 = 300;
     const TAGS: u64 = 500;
     let all = empty_tree();
-    let path =
-        |repository: u64, tag: u64| format!("v2/repositories/r{repository}/tags/{tag:0>12}/current/link");
+    let path = |repository: u64, tag: u64| format!("v2/repositories/r{repository}/tags/{tag:0>12}");
     let paths = (0..REPOSITORIES).flat_map(|repository| (0..TAGS).map(move |tag| path(repository, tag)));
     let files: Files = paths.zip(0..).map(|(path, number)| (path, value(number))).collect();
     let root = from_scratch(&all, &files);
