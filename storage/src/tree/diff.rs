@@ -416,7 +416,10 @@ fn entry_cost(entry: &Entry) -> usize {
 
 /// Entries in the opposite order of their names. Where a name stands twice, the first counts, as in a look-up.
 fn last_first(mut entries: Vec<Entry>) -> Vec<Entry> {
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    // Most writers sort, and to do it again would take as much memory once more.
+    if !entries.is_sorted_by(|a, b| a.name <= b.name) {
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     entries.dedup_by(|second, first| second.name == first.name);
     entries.reverse();
     entries
