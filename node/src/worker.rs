@@ -117,6 +117,12 @@ impl Worker {
                 let _ = reply.send(self.follow(name));
             }
             Command::Unfollow { name } => self.unfollow(&name),
+            Command::Followers { name, reply } => {
+                let mut followers = self.peers.followers(&name);
+                // Its owner asks for it too, to learn of another writer.
+                followers.retain(|peer| Name::from(*peer) != name);
+                let _ = reply.send(followers);
+            }
             Command::Resolve { name, reply } => self.resolve(name, reply),
             Command::Offer { name, record, reply } => {
                 // Whoever asked may have gone.

@@ -14,6 +14,7 @@ use crate::error::StoreError;
 use crate::index::TreeKey;
 use crate::inner::Inner;
 use crate::layout::{self, Item};
+use crate::lens::Lens;
 use crate::view::Tree;
 
 /// After a failed attempt, on a full disk for instance.
@@ -95,7 +96,7 @@ pub(crate) fn relist(inner: &Arc<Inner>, name: Option<&str>, path: &str) -> Resu
         None => (TreeKey::MINE, Some(Tree::mine(Arc::clone(inner)))),
         Some(name) => {
             let good = inner.state().follow(name).and_then(|follow| follow.good.clone());
-            let tree = good.map(|good| Tree::followed(Arc::clone(inner), name, good.root.0));
+            let tree = good.map(|good| Tree::followed(Arc::clone(inner), name, good.root.0, Lens::default()));
             (TreeKey::followed(name), tree)
         }
     };
