@@ -172,7 +172,8 @@ impl App {
                 .context(LISTEN)?;
         let writer = Writer::new(store.clone(), name, brought);
         let follower =
-            Follower::new(store.clone(), node.clone(), discreet, domains.clone(), redirects, writer.clone());
+            Follower::new(store.clone(), node.clone(), discreet, domains.clone(), redirects, writer.clone())
+                .context("the thread that looks through followed trees cannot be started")?;
         let publisher = Publisher::new(keystore.clone(), node.clone(), kept);
         let fetcher = Fetcher::new(store.clone(), node.clone());
         let mirrors = Mirrors::new(store.clone(), follower.clone(), fetcher.clone());

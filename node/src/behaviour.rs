@@ -6,12 +6,13 @@ use std::time::Duration;
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{gossipsub, identify, mdns, ping};
+use libp2p::{identify, mdns, ping};
 
 use crate::config::{Config, peer_of};
 use crate::dht::Scoped;
 use crate::gate::Gate;
 use crate::gossip::{self, GossipError};
+use crate::offences::Offences;
 use crate::{bitswap, fetch, follow};
 
 /// Sized for a board: each connection costs some 100 KiB when busy.
@@ -40,7 +41,7 @@ pub(crate) struct Behaviour {
     mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) lan: Scoped,
     pub(crate) wan: Toggle<Scoped>,
-    pub(crate) gossip: gossipsub::Behaviour,
+    pub(crate) gossip: gossip::Behaviour,
     pub(crate) fetch: fetch::Behaviour,
     pub(crate) follow: follow::Behaviour,
     bitswap: bitswap::Behaviour,
@@ -55,7 +56,12 @@ pub enum BehaviourError {
 }
 
 impl Behaviour {
-    pub(crate) fn new(config: &Config, bitswap: bitswap::Behaviour) -> Result<Self, BehaviourError> {
+    pub(crate) fn new(
+        config: &Config,
+        bitswap: bitswap::Behaviour,
+        topics: gossip::Topics,
+        offences: Offences,
+    ) -> Result<Self, BehaviourError> {
         let key = config.key.to_libp2p();
         let peer = key.public().to_peer_id();
         // Without a signed peer record: libp2p signs it under another domain than Go expects.
@@ -76,14 +82,14 @@ impl Behaviour {
             limits.bypass_peer_id(&peer);
         }
         Ok(Self {
-            gate: Gate::new(config.network.scope(), config.acquaintance.clone()),
+            gate: Gate::new(config.network.scope(), config.acquaintance.clone(), offences),
             limits,
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
             mdns: mdns.map_err(BehaviourError::Mdns)?.into(),
             lan: Scoped::lan(peer),
             wan: config.network.is_public().then(|| Scoped::wan(peer)).into(),
-            gossip: gossip::behaviour()?,
+            gossip: gossip::behaviour(topics)?,
             fetch: fetch::behaviour(),
             follow: follow::behaviour(),
             bitswap,

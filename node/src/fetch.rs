@@ -18,8 +18,10 @@ use crate::frame;
 pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/fetch/0.0.1");
 /// As in go-libp2p-pubsub-router.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// As in go-libp2p-pubsub-router; an IPNS record is far smaller.
-const MAX_MESSAGE: usize = 1024 * 1024;
+/// An identifier is the key of a name. Anybody may ask, on many streams at once.
+const MAX_REQUEST: usize = 1024;
+/// A record has at most 10 KiB.
+const MAX_RESPONSE: usize = 64 * 1024;
 /// At one time, on one connection.
 const MAX_STREAMS: usize = 16;
 
@@ -56,7 +58,7 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let message = frame::read(io, MAX_MESSAGE).await?;
+        let message = frame::read(io, MAX_REQUEST).await?;
         let request = FetchRequest::decode(message.as_slice()).map_err(frame::malformed)?;
         Ok(Request(request.identifier))
     }
@@ -65,7 +67,7 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let message = frame::read(io, MAX_MESSAGE).await?;
+        let message = frame::read(io, MAX_RESPONSE).await?;
         let response = FetchResponse::decode(Bytes::from(message)).map_err(frame::malformed)?;
         Ok(match Status::try_from(response.status) {
             Ok(Status::Ok) => Response::Found(response.data),

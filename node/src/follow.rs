@@ -18,7 +18,7 @@ use libp2p::request_response::{self, ProtocolSupport};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::frame;
+use crate::frame::{self, Budget, Room};
 use crate::name::Name;
 
 pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/sampan/follow/1.0.0");
@@ -28,6 +28,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub const MAX_NODES: usize = 1024 * 1024;
 /// Nodes, and room for the record and the frame around both.
 const MAX_MESSAGE: usize = MAX_NODES + 64 * 1024;
+/// Of all connections together. Anybody may send an update, and it is judged as soon as it is here: of those that find no
+/// room the nodes are asked for one by one.
+const BUDGET: usize = 8 * 1024 * 1024;
 /// At one time, on one connection: a peer asks for each name that it follows.
 const MAX_STREAMS: usize = 32;
 
@@ -39,7 +42,7 @@ pub(crate) enum Request {
     /// What is current, and what changed since the root that I have? Tell me of updates too.
     Ask { name: Name, have: Option<Cid> },
     /// A record that you asked to be told of; `nodes` is a CAR, or empty.
-    Update { name: Name, record: Bytes, nodes: Bytes },
+    Update { name: Name, record: Bytes, nodes: Bytes, room: Room },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,11 +56,17 @@ pub(crate) fn behaviour() -> Behaviour {
     let config = request_response::Config::default()
         .with_request_timeout(TIMEOUT)
         .with_max_concurrent_streams(MAX_STREAMS);
-    request_response::Behaviour::with_codec(Codec, [(PROTOCOL, ProtocolSupport::Full)], config)
+    request_response::Behaviour::with_codec(Codec::default(), [(PROTOCOL, ProtocolSupport::Full)], config)
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Codec;
+#[derive(Clone, Debug)]
+pub(crate) struct Codec(Budget);
+
+impl Default for Codec {
+    fn default() -> Self {
+        Self(Budget::new(BUDGET))
+    }
+}
 
 impl request_response::Codec for Codec {
     type Protocol = StreamProtocol;
@@ -68,7 +77,7 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let message = frame::read(io, MAX_MESSAGE).await?;
+        let (message, room) = frame::read_within(io, MAX_MESSAGE, &self.0).await?;
         let request: RequestMessage = serde_ipld_dagcbor::from_slice(&message).map_err(frame::malformed)?;
         Ok(match request {
             RequestMessage::Ask { name, have } => {
@@ -77,7 +86,8 @@ impl request_response::Codec for Codec {
                 Request::Ask { name, have }
             }
             RequestMessage::Update { name, record, nodes } => {
-                Request::Update { name, record: record.into_vec().into(), nodes: nodes.into_vec().into() }
+                let (record, nodes) = (record.into_vec().into(), nodes.into_vec().into());
+                Request::Update { name, record, nodes, room }
             }
         })
     }
@@ -86,7 +96,7 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let message = frame::read(io, MAX_MESSAGE).await?;
+        let (message, _room) = frame::read_within(io, MAX_MESSAGE, &self.0).await?;
         let response: ResponseMessage = serde_ipld_dagcbor::from_slice(&message).map_err(frame::malformed)?;
         Ok(match response {
             ResponseMessage::Known { record, nodes } => {
@@ -105,7 +115,7 @@ impl request_response::Codec for Codec {
             Request::Ask { name, have } => {
                 RequestMessage::Ask { name, have: have.map(|have| ByteBuf::from(have.to_bytes())) }
             }
-            Request::Update { name, record, nodes } => {
+            Request::Update { name, record, nodes, .. } => {
                 RequestMessage::Update { name, record: ByteBuf::from(record), nodes: ByteBuf::from(nodes) }
             }
         };
@@ -176,6 +186,7 @@ mod tests {
                 name,
                 record: Bytes::from_static(b"record"),
                 nodes: Bytes::from(vec![7; 70_000]),
+                room: Room::default(),
             },
         ]
     }
@@ -184,9 +195,9 @@ mod tests {
     async fn requests_come_back_as_they_were() {
         for request in requests() {
             let mut stream = Cursor::new(Vec::new());
-            Codec.write_request(&PROTOCOL, &mut stream, request.clone()).await.unwrap();
+            Codec::default().write_request(&PROTOCOL, &mut stream, request.clone()).await.unwrap();
             stream.set_position(0);
-            assert_eq!(Codec.read_request(&PROTOCOL, &mut stream).await.unwrap(), request);
+            assert_eq!(Codec::default().read_request(&PROTOCOL, &mut stream).await.unwrap(), request);
         }
     }
 
@@ -195,9 +206,9 @@ mod tests {
         let known = Response::Known { record: Bytes::from_static(b"record"), nodes: Bytes::new() };
         for response in [known, Response::Unknown, Response::Taken] {
             let mut stream = Cursor::new(Vec::new());
-            Codec.write_response(&PROTOCOL, &mut stream, response.clone()).await.unwrap();
+            Codec::default().write_response(&PROTOCOL, &mut stream, response.clone()).await.unwrap();
             stream.set_position(0);
-            assert_eq!(Codec.read_response(&PROTOCOL, &mut stream).await.unwrap(), response);
+            assert_eq!(Codec::default().read_response(&PROTOCOL, &mut stream).await.unwrap(), response);
         }
     }
 
@@ -206,10 +217,10 @@ mod tests {
         let name = NAME.parse().unwrap();
         let nodes = Bytes::from(vec![0; MAX_MESSAGE]);
         let mut stream = Cursor::new(Vec::new());
-        let request = Request::Update { name, record: Bytes::new(), nodes };
-        Codec.write_request(&PROTOCOL, &mut stream, request).await.unwrap();
+        let request = Request::Update { name, record: Bytes::new(), nodes, room: Room::default() };
+        Codec::default().write_request(&PROTOCOL, &mut stream, request).await.unwrap();
         stream.set_position(0);
-        assert!(Codec.read_request(&PROTOCOL, &mut stream).await.is_err());
+        assert!(Codec::default().read_request(&PROTOCOL, &mut stream).await.is_err());
     }
 
     proptest! {

@@ -76,14 +76,19 @@ pub fn swarm_key(data: &[u8]) {
     }
 }
 
+/// What peers want of this node, in any order of events.
+pub fn bitswap_ledger(data: &[u8]) {
+    bitswap::fuzz_ledger(data);
+}
+
 /// Bitswap messages, and the blocks in them.
 pub fn bitswap_message(data: &[u8]) {
-    bitswap::fuzz(data);
+    bitswap::fuzz_message(data);
 }
 
 /// Messages of the follow protocol.
 pub fn follow_message(data: &[u8]) {
-    exchange(follow::Codec, &follow::PROTOCOL, data);
+    exchange(follow::Codec::default(), &follow::PROTOCOL, data);
 }
 
 /// Messages of the fetch protocol.
@@ -125,6 +130,7 @@ mod tests {
     use super::*;
 
     const TARGETS: &[seeds::Target] = &[
+        ("bitswap_ledger", bitswap_ledger),
         ("bitswap_message", bitswap_message),
         ("fetch_message", fetch_message),
         ("follow_message", follow_message),

@@ -1,4 +1,5 @@
-//! Whose connections are taken: by the address, and by the peer. It is asked before any stream is opened.
+//! Whose connections are taken: by the address, and by the peer. It is asked before any stream is opened; and it closes
+//! the connections of those that are cut off.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -9,10 +10,11 @@ use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::multiaddr::Multiaddr;
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
-    ToSwarm, dummy,
+    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm, dummy,
 };
 
+use crate::offences::Offences;
 use crate::scope::Scope;
 
 /// Which peers this node talks to.
@@ -33,6 +35,8 @@ pub(crate) enum Refused {
     Denied(PeerId),
     #[error("the configuration allows certain peers, and {0} is not one of them")]
     NotAllowed(PeerId),
+    #[error("{0} broke the protocols again and again, and stays out for a while")]
+    ShutOut(PeerId),
 }
 
 /// Denies the connections that this node does not want.
@@ -40,6 +44,7 @@ pub(crate) enum Refused {
 pub(crate) struct Gate {
     scope: Scope,
     acquaintance: Acquaintance,
+    offences: Offences,
 }
 
 impl Acquaintance {
@@ -55,8 +60,8 @@ impl Acquaintance {
 }
 
 impl Gate {
-    pub(crate) fn new(scope: Scope, acquaintance: Acquaintance) -> Self {
-        Self { scope, acquaintance }
+    pub(crate) fn new(scope: Scope, acquaintance: Acquaintance, offences: Offences) -> Self {
+        Self { scope, acquaintance, offences }
     }
 
     fn check_address(&self, remote: &Multiaddr) -> Result<(), ConnectionDenied> {
@@ -68,6 +73,9 @@ impl Gate {
     }
 
     fn check_peer(&self, peer: &PeerId) -> Result<(), ConnectionDenied> {
+        if self.offences.is_shut_out(peer) {
+            return Err(ConnectionDenied::new(Refused::ShutOut(*peer)));
+        }
         self.acquaintance.check(peer).map_err(ConnectionDenied::new)
     }
 }
@@ -128,8 +136,9 @@ impl NetworkBehaviour for Gate {
         match event {}
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        Poll::Pending
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        let connection = CloseConnection::All;
+        self.offences.poll(context).map(|peer_id| ToSwarm::CloseConnection { peer_id, connection })
     }
 }
 

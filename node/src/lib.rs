@@ -31,6 +31,7 @@ mod gossip;
 mod handle;
 mod interfaces;
 mod names;
+mod offences;
 mod peers;
 mod pem;
 mod ports;

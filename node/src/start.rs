@@ -18,8 +18,10 @@ use crate::bitswap;
 use crate::config::{Config, Network, peer_of};
 use crate::dialer::Dialer;
 use crate::event::{Counters, Events, Outbox};
+use crate::gossip;
 use crate::handle::Node;
 use crate::names::Names;
+use crate::offences::Offences;
 use crate::peers::Peers;
 use crate::ports;
 use crate::queries::Queries;
@@ -84,10 +86,12 @@ pub async fn start_with_members(
         return Err(StartError::SwarmKeyMissing);
     }
     let peer_id = config.key.peer_id();
-    let bitswap = bitswap::Config { serving: config.serving, ..bitswap::Config::default() };
+    let (topics, offences) = (gossip::Topics::default(), Offences::default());
+    let bitswap =
+        bitswap::Config { serving: config.serving, offences: offences.clone(), ..bitswap::Config::default() };
     let (bitswap, bitswap_client) = bitswap::Behaviour::new(blocks, bitswap);
     let bitswap = bitswap.with_members(config.members.clone(), members);
-    let behaviour = Behaviour::new(&config, bitswap)?;
+    let behaviour = Behaviour::new(&config, bitswap, topics.clone(), offences.clone())?;
     let mut swarm = Swarm::new(transport::build(&config)?, behaviour, peer_id, swarm_config(&config.network));
     let listeners = listen(&mut swarm, &config)?;
 
@@ -111,6 +115,8 @@ pub async fn start_with_members(
         network: config.network,
         dialer,
         names: Names::default(),
+        topics,
+        offences,
         peers: Peers::default(),
         queries: Queries::default(),
         provided: Provided::default(),

@@ -148,7 +148,7 @@ fn root() -> Cid {
 #[derive(NetworkBehaviour)]
 struct StrangerBehaviour {
     identify: identify::Behaviour,
-    gossip: gossipsub::Behaviour,
+    gossip: gossip::Behaviour,
     fetch: fetch::Behaviour,
     follow: follow::Behaviour,
 }
@@ -161,10 +161,10 @@ impl Stranger {
         let key = config.key.to_libp2p();
         let behaviour = StrangerBehaviour {
             identify: identify::Behaviour::new(identify::Config::new("ipfs/0.1.0".to_owned(), key.public())),
-            gossip: gossip::behaviour().unwrap(),
+            gossip: gossip::behaviour(gossip::Topics::default()).unwrap(),
             fetch: fetch::behaviour(),
             follow: request_response::Behaviour::with_codec(
-                follow::Codec,
+                follow::Codec::default(),
                 [(follow::PROTOCOL, ProtocolSupport::Full)],
                 request_response::Config::default(),
             ),
@@ -390,6 +390,23 @@ async fn any_peer_may_fetch_a_published_record() {
 }
 
 #[tokio::test]
+async fn whoever_sends_garbage_again_and_again_is_cut_off() {
+    let node = Fixture::new().await;
+    let name = node.key.name();
+    node.node.follow(name).await.unwrap();
+    let mut stranger = Stranger::connected_to(&node.node).await;
+    stranger.join_topic(&name).await;
+    for number in 0..20_u8 {
+        stranger.say(&name, vec![number; 100]);
+    }
+    let closed = |event| matches!(event, SwarmEvent::ConnectionClosed { .. }).then_some(());
+    stranger.until(closed).await;
+    let address = node.node.addresses().await.first().unwrap().clone();
+    stranger.0.dial(address).unwrap();
+    stranger.until(closed).await;
+}
+
+#[tokio::test]
 async fn broken_and_old_records_are_refused_and_counted() {
     let mut follower = Fixture::new().await;
     let publisher = Keypair::generate();
@@ -415,6 +432,7 @@ async fn broken_and_old_records_are_refused_and_counted() {
         name: Keypair::generate().name(),
         record: sign(&publisher, 9).bytes().clone(),
         nodes: Bytes::new(),
+        room: crate::frame::Room::default(),
     };
     let peer = follower.node.peer_id();
     stranger.0.behaviour_mut().follow.send_request(&peer, update);

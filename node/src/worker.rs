@@ -29,9 +29,11 @@ use crate::command::Command;
 use crate::config::Network;
 use crate::dialer::Dialer;
 use crate::event::{Counters, Outbox};
+use crate::gossip::Topics;
 use crate::handle::ConnectError;
 use crate::name::Name;
 use crate::names::Names;
+use crate::offences::Offences;
 use crate::peers::Peers;
 use crate::queries::Queries;
 pub(crate) use lookups::Provided;
@@ -51,6 +53,8 @@ pub(crate) struct Worker {
     pub(crate) network: Network,
     pub(crate) dialer: Dialer,
     pub(crate) names: Names,
+    pub(crate) topics: Topics,
+    pub(crate) offences: Offences,
     pub(crate) peers: Peers,
     pub(crate) queries: Queries,
     pub(crate) provided: Provided,

@@ -36,7 +36,7 @@ pub(crate) use network::{Network, Node};
 pub(crate) use reader::{Kind, Stat};
 
 /// Walks at once, with what each may remember: a board serves no more of them any faster.
-const MAX_WALKS: usize = 8;
+const MAX_WALKS: usize = 3;
 /// Blocks that a walk tells apart so that each comes once; 128 GiB in leaves of 1 MiB, and some 5 MiB of memory.
 const TOLD_APART: usize = 128 * 1024;
 /// Bytes read before they are handed on; one block more is read always.

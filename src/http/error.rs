@@ -44,6 +44,8 @@ pub(crate) enum HttpError {
     Upload { error: Box<RegistryError>, location: String },
     #[error("a manifest was cut off")]
     ManifestCut,
+    #[error("other manifests that are on their way take all the room; try again")]
+    ManifestsBusy,
     #[error(transparent)]
     Gateway(#[from] GatewayError),
 }
@@ -99,6 +101,7 @@ impl HttpError {
             Self::Query(error) => query(error),
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
             Self::ManifestCut => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
+            Self::ManifestsBusy => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::Gateway(error) => (gateway(error), "UNSUPPORTED"),
         }
     }
@@ -108,7 +111,8 @@ impl HttpError {
             Self::Registry(error) if is_passing(error) => {
                 response.insert_header((RETRY_AFTER, RETRY_SECONDS));
             }
-            Self::Gateway(GatewayError::Content(ContentError::Busy | ContentError::Timeout(_))) => {
+            Self::ManifestsBusy
+            | Self::Gateway(GatewayError::Content(ContentError::Busy | ContentError::Timeout(_))) => {
                 response.insert_header((RETRY_AFTER, RETRY_SECONDS));
             }
             Self::Registry(RegistryError::ReadOnly) => {

@@ -7,10 +7,12 @@ use anyhow::bail;
 use bytes::Bytes;
 use sampan_node::bitswap::SessionOptions;
 use sampan_node::{Node, PeerId};
-use sampan_storage::tree::Diff;
+use sampan_storage::block::BlockError;
+use sampan_storage::tree::{Diff, Progress};
 use sampan_storage::{Adoption, Block, Cid, Store, fail};
 
 use super::seek::{SeekError, Seeker};
+use super::walks::{Place, Walks};
 use super::{EAGER, blocking, nodes};
 
 /// Bytes of directories asked for at once: they are small and many.
@@ -21,6 +23,8 @@ const NODE: u32 = 4 * 1024;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Blocks written to the pack together.
 const BATCH: usize = 64;
+/// Fewer where they are large, as no honest directory is.
+const BATCH_BYTES: usize = 1024 * 1024;
 
 /// What is to be read.
 #[derive(Clone, Debug)]
@@ -37,34 +41,68 @@ pub(super) struct Goal {
 pub(super) async fn adopt(
     store: &Store,
     node: &Node,
+    walks: &Walks,
     old: Option<Cid>,
     goal: Goal,
     nodes: Bytes,
     from: Option<PeerId>,
 ) -> anyhow::Result<()> {
     let Goal { name, root, sequence, record } = goal;
+    let mut place = walks.enter().await?;
     let _whole = store.adopting().await;
     if !nodes.is_empty() {
         let store = store.clone();
         blocking(move || store.put_blocks(&nodes::decode(&nodes))).await??;
     }
+    bring(store, node, &mut place, old, root, from).await?;
+    drop(place);
+    let blocks = store.clone();
+    blocking(move || blocks.sync_blocks()).await??;
+    fail::point("adopt.pack.after");
+    store.adopt(Adoption { name, before: old, root, sequence, record }).await?;
+    fail::point("adopt.entry.after");
+    Ok(())
+}
+
+/// Whether the tree itself is at fault, so that it is of no use to try it again.
+pub(super) fn is_unfit(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(BlockError::Malformed { .. }))
+}
+
+/// Asks for what is missing of a tree until all of it is here.
+async fn bring(
+    store: &Store,
+    node: &Node,
+    place: &mut Place,
+    old: Option<Cid>,
+    root: Cid,
+    from: Option<PeerId>,
+) -> anyhow::Result<()> {
     let mut diff = Diff::new(old, root, EAGER);
-    let mut differences = Vec::new();
     let mut seeker = None;
     loop {
-        let (missing, found);
-        let blocks = store.clone();
-        (diff, missing, found) = blocking(move || {
-            let mut found = Vec::new();
-            let missing = diff.advance(&blocks, &mut |difference| found.push(difference));
-            (diff, missing, found)
-        })
-        .await?;
-        differences.extend(found);
-        let missing = missing?;
-        if missing.is_empty() {
-            break;
+        if place.is_over() {
+            bail!("other trees are to come, too; this one goes on where it was");
         }
+        let (blocks, room) = (store.clone(), place.room());
+        let look = move || {
+            let progress = diff.advance_within(room, &blocks, &mut |_| {});
+            (diff, progress)
+        };
+        let progress;
+        (diff, progress) = place.look(look).await?;
+        let missing = match progress? {
+            Progress::Done => return Ok(()),
+            Progress::More => continue,
+            Progress::Full => {
+                // All that has come is here, so that it costs little to begin again.
+                drop(diff);
+                place.widen().await?;
+                diff = Diff::new(old, root, EAGER);
+                continue;
+            }
+            Progress::Missing(missing) => missing,
+        };
         if seeker.is_none() {
             let options = SessionOptions {
                 providers: from.into_iter().collect(),
@@ -78,13 +116,14 @@ pub(super) async fn adopt(
         let mut wanted: HashSet<Cid> = missing.iter().copied().collect();
         seeker.want(missing.into_iter().map(|cid| (cid, NODE)).collect()).await?;
         while !wanted.is_empty() {
-            let mut arrived = Vec::new();
-            while arrived.len() < BATCH && !wanted.is_empty() {
+            let (mut arrived, mut bytes) = (Vec::new(), 0);
+            while arrived.len() < BATCH && bytes < BATCH_BYTES && !wanted.is_empty() {
                 // Waits for the first of a batch only.
                 let wait = if arrived.is_empty() { PATIENCE } else { Duration::ZERO };
                 match seeker.next(wait).await {
                     Ok(block) => {
                         wanted.remove(block.cid());
+                        bytes += block.data().len();
                         arrived.push(block);
                     }
                     Err(_) if !arrived.is_empty() => break,
@@ -95,12 +134,6 @@ pub(super) async fn adopt(
             keep(store, node, arrived).await?;
         }
     }
-    let blocks = store.clone();
-    blocking(move || blocks.sync_blocks()).await??;
-    fail::point("adopt.pack.after");
-    store.adopt(Adoption { name, before: old, root, sequence, record, differences }).await?;
-    fail::point("adopt.entry.after");
-    Ok(())
 }
 
 async fn keep(store: &Store, node: &Node, blocks: Vec<Block>) -> anyhow::Result<()> {

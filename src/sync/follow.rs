@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,11 +15,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::adopt::{Goal, adopt};
+use super::adopt::{Goal, adopt, is_unfit};
 use super::blocking;
 use super::domains::Track;
 use super::following::Following;
 use super::redirects::Redirects;
+use super::walks::Walks;
 use super::writer::Writer;
 use crate::content::{Domain, Domains, Pointer};
 
@@ -56,6 +58,7 @@ pub(crate) struct Follower {
     discreet: bool,
     pub(super) domains: Domains,
     pub(super) redirects: Redirects,
+    pub(super) walks: Walks,
     names: Arc<Mutex<HashMap<Name, Watch>>>,
     tracks: Arc<Mutex<HashMap<Domain, Track>>>,
     /// What the configuration follows, in the order in which it is read.
@@ -76,6 +79,8 @@ struct Watch {
     /// How and when the record that counts was heard of.
     last: Option<(Via, Instant)>,
     error: Option<String>,
+    /// A root whose tree cannot be taken, now or later.
+    unfit: Option<Cid>,
     moved: Option<Name>,
     /// How many names have moved before it came to this one.
     moves: usize,
@@ -98,13 +103,15 @@ impl Follower {
         domains: Domains,
         redirects: Redirects,
         writer: Writer,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        let walks = Walks::start()?;
+        Ok(Self {
             store,
             node,
             discreet,
             domains,
             redirects,
+            walks,
             names: Arc::default(),
             tracks: Arc::default(),
             configured: Arc::default(),
@@ -112,7 +119,7 @@ impl Follower {
             news: watch::Sender::new(0),
             writer,
             added: Arc::default(),
-        }
+        })
     }
 
     /// What the configuration names, what was added, and what these lead to; others that were followed once are
@@ -175,7 +182,7 @@ impl Follower {
         self.names().entry(name).or_insert_with(|| {
             let wake = Arc::new(Notify::new());
             let task = tokio::spawn(self.clone().adopt_each(name, Arc::clone(&wake)));
-            Watch { heard: None, last: None, error: None, moved, moves, wake, task }
+            Watch { heard: None, last: None, error: None, unfit: None, moved, moves, wake, task }
         });
         self.added.notify_one();
     }
@@ -315,6 +322,9 @@ impl Follower {
         let mut names = self.names();
         let Some(watch) = names.get_mut(&name) else { return };
         watch.last = Some((via, Instant::now()));
+        if watch.unfit.is_some() && watch.unfit == heard.record.cid() {
+            return;
+        }
         let waiting = watch.heard.as_ref().map(|heard| &heard.record);
         // The same record again may bring a peer that has the tree; one that only lives longer is kept too.
         let is_older = |than: &Record| select(&heard.record, than) == Ordering::Less;
@@ -335,12 +345,13 @@ impl Follower {
             };
             let old = self.good(&name).map(|(root, _)| root);
             let sequence = heard.record.sequence();
-            let target = heard.record.target();
+            let (root, target) = (heard.record.cid(), heard.record.target());
             let adopted = match target {
                 _ if let Err(error) = self.may_take(&heard.record) => Err(error),
                 Some(target) => self.move_on(&heard.record, target).await,
                 None => self.adopt(old, heard).await,
             };
+            let unfit = root.filter(|_| adopted.as_ref().is_err_and(is_unfit));
             let error = adopted.err().map(|error| format!("{error:#}"));
             if let Some(error) = &error {
                 tracing::info!(%name, sequence, error, "a root is not here yet");
@@ -359,12 +370,13 @@ impl Follower {
                     watch.moved = target;
                 }
                 watch.error = error;
+                watch.unfit = unfit.or(watch.unfit);
                 // What came meanwhile stays to be done.
-                if !failed {
+                if !failed || unfit.is_some() {
                     watch.heard.take_if(|heard| heard.record.sequence() <= sequence);
                 }
             }
-            if failed {
+            if failed && unfit.is_none() {
                 // Either is a reason to try again.
                 let _ = tokio::time::timeout(RETRY, wake.notified()).await;
             }
@@ -430,7 +442,7 @@ impl Follower {
         let name = record.name().to_string();
         let goal = Goal { name, root, sequence: record.sequence(), record: record.bytes().clone() };
         let name = *record.name();
-        adopt(&self.store, &self.node, old, goal, nodes, from).await?;
+        adopt(&self.store, &self.node, &self.walks, old, goal, nodes, from).await?;
         if self.redirects.moved(&name).is_some() {
             // It has come back.
             let redirects = self.redirects.clone();

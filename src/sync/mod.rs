@@ -19,6 +19,7 @@ mod redirects;
 mod routed;
 mod seek;
 mod take;
+mod walks;
 mod writer;
 
 pub(crate) use fetch::Fetcher;

@@ -101,8 +101,6 @@ pub struct Adoption {
     pub root: Cid,
     pub sequence: u64,
     pub record: Bytes,
-    /// What differs from the root before.
-    pub differences: Vec<tree::Difference>,
 }
 
 #[derive(Debug)]
@@ -177,13 +175,17 @@ pub(crate) fn run(
         let mut commits = Vec::new();
         let (mut folded, mut renew) = (false, false);
         for ((request, entry), position) in batch.into_iter().zip(&entries).zip(first_position..) {
+            let before = match &request.change {
+                Change::Adopt(adoption) => inner.good_root(&adoption.name),
+                _ => None,
+            };
             if let Err(error) = inner.apply(position, entry) {
                 inner.index_failed(&error);
             }
             match &request.change {
                 Change::Commit { soon: now, .. } => soon |= now,
                 Change::Adopt(adoption) => {
-                    if let Err(error) = inner.apply_differences(&adoption.name, &adoption.differences) {
+                    if let Err(error) = inner.list_difference(&adoption.name, before, adoption.root) {
                         inner.index_failed(&error);
                     }
                 }

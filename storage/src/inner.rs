@@ -33,10 +33,9 @@ use crate::pack::Packs;
 use crate::pins::Pins;
 use crate::public::PublicTree;
 use crate::recent::Recent;
-use crate::replay::differences;
 use crate::running::Running;
 use crate::space::Ballast;
-use crate::tree::{Change, Difference};
+use crate::tree::{Change, Diff, Difference, Progress};
 use crate::upload::Uploads;
 
 /// Directory nodes kept in memory: the upper levels of the trees that are read, which every look-up passes.
@@ -191,30 +190,60 @@ impl Inner {
 
     /// Rows of all that my tree has at this root.
     pub(crate) fn list_mine(&self, root: Cid) -> Result<(), StoreError> {
-        for difference in differences(self, None, root)? {
-            let Some(entry) = &difference.new else { continue };
+        self.each_difference(None, root, |difference| {
+            let Some(entry) = &difference.new else { return Ok(()) };
             {
                 let _rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
                 self.list_put(TreeKey::MINE, &difference.path, || self.link_content(&entry.cid))?;
             }
-            if let Some(Item::Blob(digest)) = layout::parse(&difference.path) {
-                self.index_blob(&digest, &entry.cid)?;
+            match layout::parse(&difference.path) {
+                Some(Item::Blob(digest)) => self.index_blob(&digest, &entry.cid),
+                _ => Ok(()),
             }
-        }
-        Ok(())
+        })
     }
 
-    /// Rows of a followed tree after it has moved to another root.
-    pub(crate) fn apply_differences(&self, name: &str, differences: &[Difference]) -> Result<(), StoreError> {
+    /// The root that a followed name is read at.
+    pub(crate) fn good_root(&self, name: &str) -> Option<Cid> {
+        self.state().follow(name)?.good.as_ref().map(|good| good.root.0)
+    }
+
+    /// Rows of a followed tree after it has moved to another root, all of whose directories are here. They are written
+    /// as they are found: a registry has a million files.
+    pub(crate) fn list_difference(&self, name: &str, old: Option<Cid>, new: Cid) -> Result<(), StoreError> {
         let tree = TreeKey::followed(name);
         let _rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        for difference in differences {
-            match &difference.new {
-                Some(entry) => self.list_put(tree, &difference.path, || self.link_content(&entry.cid))?,
-                None => self.list_remove(tree, &difference.path)?,
+        self.each_difference(old, new, |difference| match &difference.new {
+            Some(entry) => self.list_put(tree, &difference.path, || self.link_content(&entry.cid)),
+            None => self.list_remove(tree, &difference.path),
+        })
+    }
+
+    /// Goes through what differs between two roots that are here, to the first error.
+    pub(crate) fn each_difference(
+        &self,
+        old: Option<Cid>,
+        new: Cid,
+        mut each: impl FnMut(Difference) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut diff = Diff::new(old, new, 0);
+        let mut outcome = Ok(());
+        loop {
+            let progress = diff.advance_within(usize::MAX, self, &mut |difference| {
+                if outcome.is_ok() {
+                    outcome = each(difference);
+                }
+            })?;
+            outcome?;
+            outcome = Ok(());
+            match progress {
+                Progress::Done => return Ok(()),
+                Progress::More | Progress::Full => {}
+                Progress::Missing(missing) => {
+                    return missing.first().map_or(Ok(()), |cid| Err(BlockError::Missing(*cid).into()));
+                }
             }
         }
-        Ok(())
     }
 
     /// What a link file says, whatever its form as a DAG; `None` where it is not here, or is no link.

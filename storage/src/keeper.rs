@@ -10,13 +10,11 @@ use std::time::{Duration, Instant};
 
 use cid::Cid;
 
-use crate::block::BlockError;
 use crate::error::StoreError;
 use crate::index::TreeKey;
 use crate::inner::Inner;
 use crate::layout::{self, Item};
 use crate::lens::Lens;
-use crate::tree::Diff;
 use crate::view::Tree;
 
 /// After a failed attempt, on a full disk for instance.
@@ -74,14 +72,10 @@ fn rebuild(inner: &Arc<Inner>) -> Result<(), StoreError> {
 }
 
 fn walk(inner: &Arc<Inner>, name: Option<&str>, root: Cid) -> Result<(), StoreError> {
-    let mut outcome = Ok(());
-    let missing = Diff::new(None, root, 0).advance(inner.as_ref(), &mut |difference| {
-        if let (Ok(()), Some(entry)) = (&outcome, difference.new) {
-            outcome = put(inner, name, &difference.path, &entry.cid);
-        }
-    })?;
-    outcome?;
-    missing.first().map_or(Ok(()), |cid| Err(BlockError::Missing(*cid).into()))
+    inner.each_difference(None, root, |difference| match difference.new {
+        Some(entry) => put(inner, name, &difference.path, &entry.cid),
+        None => Ok(()),
+    })
 }
 
 fn put(inner: &Arc<Inner>, name: Option<&str>, path: &str, cid: &Cid) -> Result<(), StoreError> {

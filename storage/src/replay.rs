@@ -3,15 +3,12 @@
 //! The index usually lacks nothing, or the last second before an unclean stop. Where it lacks more, it is built
 //! anew: trees are walked, and blobs are not read at all.
 
-use cid::Cid;
-
 use crate::dag::directory;
 use crate::error::{OpenError, StoreError};
 use crate::index::TreeKey;
 use crate::inner::{Inner, View};
 use crate::journal::{Entry, Position, Replay, State};
 use crate::layout::{self, Item};
-use crate::tree::{Diff, Difference};
 
 /// Applies the journal. `inner` has an empty view and an open index.
 pub(crate) fn replay(inner: &Inner, replay: &Replay, next: Position) -> Result<(), OpenError> {
@@ -81,8 +78,7 @@ fn index_entry(
         // Trees that were walked from nothing are at their last root already.
         Entry::Adopt { name, root, .. } if !anew => {
             let old = before.follow(name).and_then(|follow| follow.good.as_ref()).map(|good| good.root.0);
-            let differences = differences(inner, old, root.0)?;
-            inner.apply_differences(name, &differences)
+            inner.list_difference(name, old, root.0)
         }
         Entry::Unfollow { name } => inner.index.drop_tree(TreeKey::followed(name)),
         _ => Ok(()),
@@ -97,15 +93,16 @@ fn walk_trees(inner: &Inner, state: &State) -> Result<(), StoreError> {
         .iter()
         .filter_map(|follow| follow.good.as_ref().map(|good| (TreeKey::followed(&follow.name), good.root.0)));
     for (tree, root) in mine.into_iter().chain(followed) {
-        for difference in differences(inner, None, root)? {
-            let Some(entry) = &difference.new else { continue };
+        inner.each_difference(None, root, |difference| {
+            let Some(entry) = &difference.new else { return Ok(()) };
             inner.list_put(tree, &difference.path, || inner.link_content(&entry.cid))?;
             if let Some(Item::Blob(digest)) = layout::parse(&difference.path)
                 && let Err(error) = inner.index_blob(&digest, &entry.cid)
             {
                 tracing::warn!(%digest, %error, "the leaves of a blob could not be indexed");
             }
-        }
+            Ok(())
+        })?;
     }
     for (digest, root) in inner.kept.held() {
         if let Err(error) = inner.index_blob(&digest, &root) {
@@ -113,15 +110,6 @@ fn walk_trees(inner: &Inner, state: &State) -> Result<(), StoreError> {
         }
     }
     Ok(())
-}
-
-pub(crate) fn differences(inner: &Inner, old: Option<Cid>, new: Cid) -> Result<Vec<Difference>, StoreError> {
-    let mut found = Vec::new();
-    let missing = Diff::new(old, new, 0).advance(inner, &mut |difference| found.push(difference))?;
-    if let Some(cid) = missing.first() {
-        return Err(crate::block::BlockError::Missing(*cid).into());
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -357,6 +357,34 @@ async fn status_tells_how_far_a_followed_name_is() {
 }
 
 #[tokio::test]
+async fn a_name_that_leads_to_no_tree_says_so_and_is_followed_on() {
+    const FILE: &str = "bafkreifjjcie6lypi6ny7amxnfftagclbuxndqonfipmb64f2km2devei4";
+    let publisher = Server::start(Options::default()).await;
+    let image = Image::new(&[b"after"]);
+    publisher.push("a", "v1", &image).await;
+    let name = publisher.home.prints(&["key", "gen", "second"]).await;
+    publisher.home.prints(&["publish", "--key", "second", FILE]).await;
+    let (peers, follow) = (vec![publisher.p2p.clone()], vec![name]);
+    let follower = Server::start(Options { peers, follow, ..Options::default() }).await;
+    let told = eventually("what is wrong with the tree", async || {
+        let follow = follower.status().await["follows"][0].clone();
+        follow["error"].is_string().then_some(follow)
+    })
+    .await;
+    assert!(told["error"].as_str().unwrap().contains("is no directory"), "{told}");
+    let waits = eventually("that it is not tried again", async || {
+        Some(follower.status().await["follows"][0].clone()).filter(|follow| follow["heard"].is_null())
+    })
+    .await;
+    assert_eq!(waits["error"], told["error"]);
+
+    let root = publisher.home.prints(&["root"]).await;
+    publisher.home.prints(&["publish", "--key", "second", &root]).await;
+    sees(&follower, "a", "v1", &image).await;
+    assert_eq!(follower.status().await["follows"][0]["error"], Value::Null);
+}
+
+#[tokio::test]
 async fn with_passwords_peers_get_what_is_there_only_where_everyone_may_pull_it() {
     let publisher = Server::start(Options::default()).await;
     let image = Image::new(&[&noise("passwords", MIB)]);

@@ -119,6 +119,10 @@ func (n *node) serve() {
 		}
 		return m{"cid": c.String()}, nil
 	})
+	handle("POST /bomb", func(a args) (any, error) { // ?form=wide|deep|repeated|files|hamt|file
+		c, err := n.bomb(a.q("form"))
+		return m{"cid": c.String()}, err
+	})
 	handle("GET /block", func(a args) (any, error) { // over the network where it is not here
 		if a.q("local") != "" {
 			b := must(n.bstr.Get(a.ctx, a.c))
@@ -179,6 +183,19 @@ func (n *node) serve() {
 }
 
 func (n *node) fetch(ctx context.Context, from peer.ID, name ipns.Name) (any, error) {
+	data, err := n.fetchRecord(ctx, from, name)
+	if err != nil {
+		return nil, err
+	}
+	rec := must(ipns.UnmarshalRecord(data))
+	if err := ipns.ValidateWithName(rec, name); err != nil {
+		return nil, err
+	}
+	return m{"path": must(rec.Value()).String(), "sequence": must(rec.Sequence())}, nil
+}
+
+// fetchRecord gives what the peer has, unchecked.
+func (n *node) fetchRecord(ctx context.Context, from peer.ID, name ipns.Name) ([]byte, error) {
 	s, err := n.h.NewStream(ctx, from, psrouter.FetchProtoID)
 	if err != nil {
 		return nil, err
@@ -195,9 +212,5 @@ func (n *node) fetch(ctx context.Context, from peer.ID, name ipns.Name) (any, er
 	if r.Status != pspb.FetchResponse_OK {
 		return nil, errors.New(r.Status.String())
 	}
-	rec := must(ipns.UnmarshalRecord(r.Data))
-	if err := ipns.ValidateWithName(rec, name); err != nil {
-		return nil, err
-	}
-	return m{"path": must(rec.Value()).String(), "sequence": must(rec.Sequence())}, nil
+	return r.Data, nil
 }

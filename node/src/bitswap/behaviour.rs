@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,12 @@ use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{
-    ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, ToSwarm,
+    CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour,
+    NotifyHandler, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
 use sampan_storage::{Block, Blocks};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Sleep, sleep};
 
@@ -28,11 +30,13 @@ use crate::audience::Members;
 
 use super::client::{COMMANDS, Client, Command, SessionId, Signal};
 use super::counters::Counters;
+use super::frame::{Budgets, Permit};
 use super::handler::{Breakage, Handler, Lane, Letter, Order, Parcel, Report};
 use super::message::{Arrival, Message, Outgoing, Version};
 use super::server::{Read, Server, Serving};
 use super::verify;
-use super::wants::{Rename, Wants};
+use super::wants::{Received, Rename, Wants};
+use crate::offences::Offences;
 
 /// Messages that are hashed at once. Two cores are kept busy by as many; more only hold memory.
 const MAX_VERIFYING: usize = 4;
@@ -53,11 +57,13 @@ pub struct Config {
     pub serving: Serving,
     /// What is spoken, best first.
     pub versions: Vec<Version>,
+    /// Where it is noted who breaks the protocol.
+    pub offences: Offences,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { serving: Serving::default(), versions: Version::ALL.to_vec() }
+        Self { serving: Serving::default(), versions: Version::ALL.to_vec(), offences: Offences::default() }
     }
 }
 
@@ -68,6 +74,8 @@ pub struct Behaviour {
     /// Who may have more, and what.
     members: (Members, Arc<dyn Blocks>),
     versions: Arc<[Version]>,
+    offences: Offences,
+    budgets: Budgets,
     server: Server,
     wants: Wants,
     // The swarm's limit on connections bounds it.
@@ -99,6 +107,8 @@ struct Peer {
     answers: Line,
     /// What its connection was told last.
     busy: bool,
+    /// It was asked for a block, and may answer on any of its connections.
+    asked: Arc<AtomicBool>,
 }
 
 /// One of the two streams to a peer.
@@ -120,11 +130,11 @@ enum LineState {
 struct Unverified {
     peer: PeerId,
     arrivals: Vec<Arrival>,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
 }
 
 enum Done {
-    Verified(PeerId, Vec<Block>, OwnedSemaphorePermit),
+    Verified(PeerId, Vec<Block>, Permit),
     Renamed(SessionId, usize, Option<Block>),
     LookedUp(PeerId, Vec<(Cid, Option<usize>)>),
     Read(Read, Vec<(Cid, Option<Bytes>)>),
@@ -140,6 +150,8 @@ impl Behaviour {
             members: (Members::Nobody, Arc::clone(&blocks)),
             blocks,
             versions: config.versions.into(),
+            offences: config.offences,
+            budgets: Budgets::default(),
             server: Server::new(config.serving),
             wants: Wants::default(),
             peers: HashMap::new(),
@@ -210,6 +222,12 @@ impl Behaviour {
         self.survey = true;
     }
 
+    /// For a new connection. That it is established is told right after.
+    fn handler(&mut self, peer: PeerId) -> Handler {
+        let asked = Arc::clone(&self.peers.entry(peer).or_default().asked);
+        Handler::new(Arc::clone(&self.versions), self.budgets.room(asked))
+    }
+
     fn dial(&mut self, peer: PeerId) {
         if !self.peers.contains_key(&peer) {
             // Other behaviours know the addresses; a dial under way is not repeated.
@@ -219,7 +237,10 @@ impl Behaviour {
 
     fn received(&mut self, peer: PeerId, parcel: Parcel) {
         let Parcel { message, permit } = parcel;
-        let Message { full, entries, blocks, presences, skipped } = message;
+        let Message { full, entries, blocks, presences, skipped, too_large } = message;
+        if too_large > 0 {
+            self.offences.note(peer);
+        }
         self.counters.refused(skipped);
         if full || !entries.is_empty() {
             let refused = self.server.wanted(peer, full, &entries);
@@ -234,6 +255,11 @@ impl Behaviour {
         if !self.wants.expects(&peer) {
             // Not even hashed: a peer may not make us work by sending what it was not asked for.
             self.counters.refused(blocks.len() as u64);
+            // One that was asked for a block may be late with it, and what is small comes in the place of a HAVE.
+            let asked = self.peers.get(&peer).is_some_and(|state| state.asked.load(Ordering::Relaxed));
+            if !asked && blocks.iter().any(|block| block.data.len() > verify::INLINE_BELOW) {
+                self.offences.note(peer);
+            }
             return;
         }
         let bytes = blocks.iter().map(|block| block.data.len()).sum();
@@ -247,8 +273,11 @@ impl Behaviour {
     }
 
     fn verified(&mut self, peer: PeerId, blocks: Vec<Block>) {
-        let (duplicates, renames) = self.wants.received(peer, blocks, Instant::now());
+        let Received { duplicates, foreign, renames } = self.wants.received(peer, blocks, Instant::now());
         self.counters.duplicates(duplicates);
+        for _ in 0..foreign {
+            self.offences.note(peer);
+        }
         for Rename { session, cid, size, data } in renames {
             let rename = spawn_blocking(move || Block::verified(cid, data).ok());
             self.jobs.push(rename.map_ok(move |block| Done::Renamed(session, size, block)).boxed());
@@ -336,6 +365,9 @@ impl Behaviour {
     fn post(&mut self, peer: PeerId, lane: Lane, message: Outgoing) {
         let Some(state) = self.peers.get_mut(&peer) else { return };
         let Some(connection) = state.connections.first().copied() else { return };
+        if lane == Lane::Wants && message.asks_for_blocks() {
+            state.asked.store(true, Ordering::Relaxed);
+        }
         if lane == Lane::Answers && state.answers.state == LineState::Closed {
             state.answers.state = LineState::Opening;
             self.events.push_back(order(peer, connection, Order::Open(lane)));
@@ -350,6 +382,11 @@ impl Behaviour {
         line.failures += 1;
         line.retry_at = Some(Instant::now() + RETRY * line.failures);
         let hopeless = breakage == Breakage::Unsupported || line.failures > MAX_FAILURES;
+        if breakage == Breakage::Stalled {
+            // Or it would ask for the same again and take nothing of that either.
+            let connection = CloseConnection::All;
+            self.events.push_back(ToSwarm::CloseConnection { peer_id: peer, connection });
+        }
         match lane {
             Lane::Wants => {
                 state.silent |= hopeless;
@@ -428,22 +465,22 @@ impl NetworkBehaviour for Behaviour {
     fn handle_established_inbound_connection(
         &mut self,
         _: ConnectionId,
-        _: PeerId,
+        peer: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
-        Ok(Handler::new(Arc::clone(&self.versions)))
+        Ok(self.handler(peer))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
-        _: PeerId,
+        peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<Handler, ConnectionDenied> {
-        Ok(Handler::new(Arc::clone(&self.versions)))
+        Ok(self.handler(peer))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -475,6 +512,10 @@ impl NetworkBehaviour for Behaviour {
                 self.received(peer, parcel);
             }
             Report::Refused => self.counters.refused(1),
+            Report::Offence => {
+                self.counters.refused(1);
+                self.offences.note(peer);
+            }
             Report::Speaks(speaks) => {
                 state.silent = !speaks;
                 state.wants.failures = 0;

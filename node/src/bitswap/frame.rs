@@ -1,13 +1,15 @@
 //! A message on a stream: its length as a varint, then its bytes. Bounded in size, in memory and in time.
 
+mod room;
+
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+
+pub(super) use room::{Budgets, Permit, Room};
 
 use super::message::{MAX_FRAME, Message, MessageError};
 
@@ -20,10 +22,17 @@ const LATENCY: Duration = Duration::from_secs(2);
 const SHORTEST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_mins(2);
 
+/// Where not even this much passes in this time, the other side has stopped. yamux opens its window by 128 KiB at a time,
+/// which take 10 s at the slowest.
+const PART: usize = 64 * 1024;
+const STALLED: Duration = Duration::from_secs(15);
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FrameError {
     #[error("a frame of {0} bytes is longer than the 4 MiB that are allowed")]
     TooLong(usize),
+    #[error("there is no room for a frame of {0} bytes that nobody asked for")]
+    NoRoom(usize),
     #[error("a frame's length is no varint")]
     Length,
     #[error("a frame did not pass in time")]
@@ -36,12 +45,9 @@ pub(super) enum FrameError {
 
 /// Reads the next message, or `None` where the stream ends between two.
 ///
-/// Room for the frame is taken from `budget` before a byte of it is read; the permit goes along with the
+/// Room for the frame is taken before a byte of it is read; the permit goes along with the
 /// message, so that whoever is slow to take messages stops the reading.
-pub(super) async fn read<S>(
-    stream: &mut S,
-    budget: &Arc<Semaphore>,
-) -> Result<Option<(Message, OwnedSemaphorePermit)>, FrameError>
+pub(super) async fn read<S>(stream: &mut S, room: &Room) -> Result<Option<(Message, Permit)>, FrameError>
 where
     S: AsyncRead + Unpin,
 {
@@ -49,11 +55,15 @@ where
     if length > MAX_FRAME {
         return Err(FrameError::TooLong(length));
     }
-    let permits = u32::try_from(length).map_err(|_| FrameError::TooLong(length))?;
-    // Nobody closes the budget: an error here is as good as an end.
-    let Ok(permit) = Arc::clone(budget).acquire_many_owned(permits).await else { return Ok(None) };
+    let permit = room.take(length).await.ok_or(FrameError::NoRoom(length))?;
     let mut frame = vec![0; length];
-    timeout(time_for(length), stream.read_exact(&mut frame)).await.map_err(|_| FrameError::Timeout)??;
+    let read = async {
+        for part in frame.chunks_mut(PART) {
+            timeout(STALLED, stream.read_exact(part)).await.map_err(|_| FrameError::Timeout)??;
+        }
+        Ok::<_, FrameError>(())
+    };
+    timeout(time_for(length), read).await.map_err(|_| FrameError::Timeout)??;
     Ok(Some((Message::decode(Bytes::from(frame))?, permit)))
 }
 
@@ -65,9 +75,11 @@ where
     let length = chunks.iter().map(Bytes::len).sum();
     let write = async {
         for chunk in chunks {
-            stream.write_all(&chunk).await?;
+            for part in chunk.chunks(PART) {
+                timeout(STALLED, stream.write_all(part)).await.map_err(|_| FrameError::Timeout)??;
+            }
         }
-        stream.flush().await
+        Ok::<_, FrameError>(stream.flush().await?)
     };
     timeout(time_for(length), write).await.map_err(|_| FrameError::Timeout)??;
     Ok(())
@@ -99,14 +111,24 @@ fn time_for(length: usize) -> Duration {
     (LATENCY + transfer).clamp(SHORTEST, LONGEST)
 }
 
+impl FrameError {
+    /// Whether no honest peer sends such a thing.
+    pub(super) fn is_offence(&self) -> bool {
+        match self {
+            Self::TooLong(_) | Self::Length | Self::Message(_) => true,
+            Self::NoRoom(_) | Self::Timeout | Self::Io(_) => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures::io::Cursor;
 
     use super::*;
 
-    fn budget() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(MAX_FRAME))
+    fn budget() -> Room {
+        Budgets::default().room(std::sync::Arc::default())
     }
 
     #[tokio::test]
@@ -131,9 +153,10 @@ mod tests {
     #[tokio::test]
     async fn a_message_holds_its_bytes_of_the_budget() {
         let budget = budget();
+        let free = budget.free();
         let message = read(&mut Cursor::new([2, 0x28, 1]), &budget).await.unwrap();
-        assert_eq!(budget.available_permits(), MAX_FRAME - 2);
+        assert_eq!(budget.free(), free - 2);
         drop(message);
-        assert_eq!(budget.available_permits(), MAX_FRAME);
+        assert_eq!(budget.free(), free);
     }
 }

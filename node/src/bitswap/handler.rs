@@ -16,18 +16,13 @@ use libp2p::swarm::handler::{
 };
 use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol};
 use libp2p::{Stream, StreamProtocol};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::frame::{self, FrameError};
+use super::frame::{self, FrameError, Permit, Room};
 use super::message::{Message, Outgoing, Version};
 
 /// Streams of one connection that are read at once: as many as yamux lets through (QUIC stops at 256), because
-/// kubo opens one for each answer, and what is reset is lost. Their bytes are bounded by [`INBOUND_BUDGET`].
+/// kubo opens one for each answer, and what is reset is lost. Their bytes are bounded by [`Room`].
 const MAX_INBOUND_STREAMS: usize = 512;
-
-/// Bytes of one connection that were read and not yet handed on. Two of the largest frames: less would let
-/// one of them wait for the other.
-const INBOUND_BUDGET: usize = 8 * 1024 * 1024;
 
 /// Reports that may wait for the swarm. More come only from messages, which wait in their streams instead.
 const MAX_REPORTS: usize = 64;
@@ -60,8 +55,10 @@ pub enum Report {
     /// The lane is closed, and what was sent to it since the last [`Report::Sent`] is lost.
     Broken(Lane, Breakage),
     Received(Parcel),
-    /// A stream was reset for what came on it.
+    /// A stream was reset.
     Refused,
+    /// It was reset for what no honest peer sends.
+    Offence,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +66,8 @@ pub enum Breakage {
     /// The peer does not speak any version that we do.
     Unsupported,
     Stream,
+    /// The peer takes nothing of what it asked for.
+    Stalled,
 }
 
 /// A message on its way out.
@@ -79,14 +78,14 @@ pub struct Letter(pub(super) Outgoing);
 #[derive(Debug)]
 pub struct Parcel {
     pub(super) message: Message,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) permit: Permit,
 }
 
 /// One connection's part of bitswap.
 pub struct Handler {
     versions: Arc<[Version]>,
     inbound: FuturesUnordered<BoxFuture<'static, Inbound>>,
-    budget: Arc<Semaphore>,
+    room: Room,
     wants: Outbound,
     answers: Outbound,
     busy: bool,
@@ -97,11 +96,11 @@ pub struct Handler {
 type Inbound = Result<Option<(Stream, Parcel)>, FrameError>;
 
 impl Handler {
-    pub(super) fn new(versions: Arc<[Version]>) -> Self {
+    pub(super) fn new(versions: Arc<[Version]>, room: Room) -> Self {
         Self {
             versions,
             inbound: FuturesUnordered::new(),
-            budget: Arc::new(Semaphore::new(INBOUND_BUDGET)),
+            room,
             wants: Outbound::new(Lane::Wants),
             answers: Outbound::new(Lane::Answers),
             busy: false,
@@ -110,9 +109,9 @@ impl Handler {
     }
 
     fn read(&mut self, mut stream: Stream) {
-        let budget = Arc::clone(&self.budget);
+        let room = self.room.clone();
         let read = async move {
-            let message = frame::read(&mut stream, &budget).await?;
+            let message = frame::read(&mut stream, &room).await?;
             Ok(message.map(|(message, permit)| (stream, Parcel { message, permit })))
         };
         self.inbound.push(read.boxed());
@@ -238,7 +237,8 @@ impl ConnectionHandler for Handler {
                 Ok(None) => {}
                 Err(error) => {
                     tracing::debug!(%error, "a bitswap stream is reset");
-                    return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Report::Refused));
+                    let report = if error.is_offence() { Report::Offence } else { Report::Refused };
+                    return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
                 }
             }
         }
@@ -328,7 +328,9 @@ impl Outbound {
                     Poll::Ready(Err(error)) => {
                         tracing::debug!(%error, lane = ?self.lane, "a bitswap stream broke");
                         self.close();
-                        return Poll::Ready(Step::Report(Report::Broken(self.lane, Breakage::Stream)));
+                        let stalled = matches!(error, FrameError::Timeout);
+                        let breakage = if stalled { Breakage::Stalled } else { Breakage::Stream };
+                        return Poll::Ready(Step::Report(Report::Broken(self.lane, breakage)));
                     }
                 },
                 waiting @ (State::Closed | State::Opening) => {

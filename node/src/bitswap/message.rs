@@ -142,6 +142,8 @@ pub(super) struct Message {
     pub(super) presences: Vec<(Cid, Presence)>,
     /// Parts that were skipped: unknown CIDs, blocks that are too large, more items than are looked at.
     pub(super) skipped: u64,
+    /// Of these, blocks larger than any may be, which no honest peer sends.
+    pub(super) too_large: u64,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -215,7 +217,10 @@ impl Message {
             Some(prefix) if data.len() <= MAX_BLOCK && self.blocks.len() < MAX_ITEMS => {
                 self.blocks.push(Arrival { prefix, data });
             }
-            _ => self.skipped += 1,
+            _ => {
+                self.skipped += 1;
+                self.too_large += u64::from(data.len() > MAX_BLOCK);
+            }
         }
     }
 
@@ -244,6 +249,10 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    pub(super) fn asks_for_blocks(&self) -> bool {
+        self.entries.iter().any(|entry| !entry.cancel && entry.kind == WantKind::Block)
+    }
+
     /// The frame, length first, as chunks to be written one after the other. Empty where this version has no
     /// way to say any of it.
     pub(super) fn encode(self, version: Version) -> Vec<Bytes> {

@@ -12,6 +12,8 @@ mod behaviour;
 mod client;
 mod counters;
 mod frame;
+#[cfg(any(fuzzing, test))]
+mod fuzz;
 mod handler;
 mod message;
 mod server;
@@ -25,7 +27,9 @@ mod wants;
 mod tests;
 
 #[cfg(any(fuzzing, test))]
-pub(crate) use message::fuzz;
+pub(crate) use fuzz::ledger as fuzz_ledger;
+#[cfg(any(fuzzing, test))]
+pub(crate) use message::fuzz as fuzz_message;
 
 pub use behaviour::{Behaviour, Config};
 pub use client::{Asker, Client, Closed, Session, SessionError, SessionOptions};

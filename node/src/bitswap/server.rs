@@ -34,7 +34,12 @@ const PEER_BUDGET: usize = 4 * 1024 * 1024;
 
 /// The same for all peers together. From half of it on each peer gets one batch at a time, so that a few
 /// slow readers do not take it all.
-const BUDGET: usize = 16 * 1024 * 1024;
+pub(super) const BUDGET: usize = 16 * 1024 * 1024;
+
+/// The last quarter of [`BUDGET`] is for peers that have taken what they asked for, so that those who take nothing cannot
+/// keep everybody waiting. What fits into a stream's window at once proves nothing; this much does.
+const FOR_PROVEN: usize = BUDGET / 4;
+const PROVEN: usize = 512 * 1024;
 
 /// Messages on their way to one peer.
 const MAX_IN_FLIGHT: usize = 8;
@@ -88,6 +93,8 @@ struct Ledger {
     read: VecDeque<(Outgoing, Batch)>,
     in_flight: VecDeque<Batch>,
     outstanding: usize,
+    /// Bytes of blocks that it has taken.
+    taken: usize,
 }
 
 #[derive(Debug)]
@@ -136,6 +143,11 @@ pub(super) struct Read {
 impl Server {
     pub(super) fn new(serving: Serving) -> Self {
         Self { serving, ..Self::default() }
+    }
+
+    #[cfg(any(fuzzing, test))]
+    pub(super) fn outstanding(&self) -> usize {
+        self.outstanding
     }
 
     pub(super) fn serving(&self) -> Serving {
@@ -307,6 +319,7 @@ impl Server {
                 ledger.remove(key);
             }
         }
+        ledger.taken = ledger.taken.saturating_add(batch.bytes);
         self.settle(peer, &batch);
         (batch.blocks.len(), batch.bytes)
     }
@@ -315,6 +328,7 @@ impl Server {
     pub(super) fn lost(&mut self, peer: PeerId) {
         let Some(ledger) = self.peers.get_mut(&peer) else { return };
         let batches: Vec<_> = ledger.in_flight.drain(..).collect();
+        ledger.taken = 0;
         for batch in &batches {
             for key in batch.blocks.iter().chain(&batch.haves) {
                 let Some(want) = ledger.wants.get_mut(key) else { continue };
@@ -440,8 +454,10 @@ impl Ledger {
     }
 
     fn may_read(&self, total: usize) -> bool {
-        let allowed = if total < BUDGET / 2 { PEER_BUDGET } else { BATCH };
-        total < BUDGET && self.outstanding < allowed
+        let is_proven = self.taken >= PROVEN;
+        let most = if is_proven { BUDGET } else { BUDGET - FOR_PROVEN };
+        let allowed = if is_proven && total < BUDGET / 2 { PEER_BUDGET } else { BATCH };
+        total < most && self.outstanding < allowed
     }
 
     /// The best blocks that are ready, up to a batch, and their bytes.
@@ -595,6 +611,7 @@ mod tests {
         server.wanted(peer, false, &entries);
         let size = 700 * 1024;
         look_up(&mut server, |_| Some(size));
+        server.peers.get_mut(&peer).unwrap().taken = PROVEN;
         let mut reads = 0;
         while read(&mut server, size) == Some(2) {
             reads += 1;
@@ -607,6 +624,26 @@ mod tests {
         assert_eq!(read(&mut server, size), Some(2));
         server.gone(peer);
         assert_eq!(server.outstanding, 0);
+    }
+
+    #[test]
+    fn those_who_take_nothing_leave_room_for_those_who_do() {
+        let mut server = Server::default();
+        let entries: Vec<_> = (0..64).map(|name| want(name, WantKind::Block)).collect();
+        for _ in 0..64 {
+            server.wanted(PeerId::random(), false, &entries);
+        }
+        look_up(&mut server, |_| Some(BATCH));
+        while read(&mut server, BATCH).is_some() {}
+        assert_eq!(server.outstanding, BUDGET - FOR_PROVEN);
+        let honest = PeerId::random();
+        server.wanted(honest, false, &entries);
+        look_up(&mut server, |_| Some(BATCH));
+        server.peers.get_mut(&honest).unwrap().taken = PROVEN;
+        assert_eq!(read(&mut server, BATCH), Some(1));
+        server.next_message().unwrap();
+        server.lost(honest);
+        assert_eq!(server.peers[&honest].taken, 0, "whoever stops has to show it again");
     }
 
     #[test]

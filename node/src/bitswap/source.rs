@@ -37,6 +37,8 @@ pub(super) struct Source {
     pub(super) version: Version,
     /// What this peer was told that we want, and not told that we no longer do.
     pub(super) ledger: HashSet<Key>,
+    /// It gave other bytes than it was asked for, and is asked for nothing more on this connection.
+    pub(super) is_false: bool,
     load: usize,
     window: usize,
     rate: Option<u64>,
@@ -60,6 +62,7 @@ impl Source {
         Self {
             version,
             ledger: HashSet::new(),
+            is_false: false,
             load: 0,
             window: FIRST_WINDOW,
             rate: None,

@@ -4,7 +4,8 @@
 //! block at once; the others are asked whether they have it, and may say so late. Nothing here does I/O: time
 //! comes in as an argument, and messages are taken out with [`Wants::next_message`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use super::client::{Opened, SessionError, SessionId};
 use super::message::{Entry, Outgoing, Presence, Version, WantKind};
 use super::session::SessionState;
 use super::source::{MAX_TIMEOUT, MAX_WANTS, Source};
+use super::verify::INLINE_BELOW;
 use super::{Key, key};
 
 /// A want that no peer has is reported when all have said so, else after this time: some may not answer, and where
@@ -31,6 +33,10 @@ const MAX_PROBES: usize = MAX_WANTS * 3 / 4;
 
 /// A peer that said DONT_HAVE this often in a row is asked only for what nobody else has (as in boxo).
 const USELESS_AFTER: u32 = 16;
+
+/// Wants that are remembered when they are over: a peer may be late with a block that another gave. At 1 GBit/s and in
+/// leaves of 256 KiB they are those of the last half minute.
+const MAX_OVER: usize = 16 * 1024;
 
 /// So long companions have to say whether they have a block, before it is asked of others.
 const WORD: Duration = Duration::from_millis(50);
@@ -51,7 +57,27 @@ pub(super) struct Wants {
     /// Wants that some peer can be asked for now, oldest first.
     ready: BTreeMap<u64, Key>,
     sources: HashMap<PeerId, Source>,
+    over: Over,
     opened: u64,
+}
+
+/// Wants that are over, the newest [`MAX_OVER`] of them, by a hash of the key: 8 bytes say enough.
+#[derive(Debug, Default)]
+struct Over {
+    seed: RandomState,
+    keys: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+/// What came of blocks that are what their CIDs say.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    /// How many nobody waits for.
+    pub(super) duplicates: u64,
+    /// Of these, how many nobody waited for before either. Small ones pass too fast to be remembered.
+    pub(super) foreign: u64,
+    /// Those that are wanted under another name.
+    pub(super) renames: Vec<Rename>,
 }
 
 /// A block that came under one name and is wanted under another. It is hashed once more.
@@ -133,7 +159,14 @@ impl Wants {
                 session.cancel_open(size);
             }
             if want.askers.is_empty() {
-                Self::drop_want(&mut self.open, &mut self.sources, &mut self.ready, &key, None);
+                Self::drop_want(
+                    &mut self.open,
+                    &mut self.sources,
+                    &mut self.ready,
+                    &mut self.over,
+                    &key,
+                    None,
+                );
             }
         }
         self.fill(id);
@@ -154,7 +187,14 @@ impl Wants {
                     })
                     .collect();
                 for key in ended {
-                    Self::drop_want(&mut self.open, &mut self.sources, &mut self.ready, &key, None);
+                    Self::drop_want(
+                        &mut self.open,
+                        &mut self.sources,
+                        &mut self.ready,
+                        &mut self.over,
+                        &key,
+                        None,
+                    );
                 }
             } else {
                 self.fill(id);
@@ -221,23 +261,29 @@ impl Wants {
         }
     }
 
-    /// Blocks that are what their CIDs say. Returns how many nobody waits for, and those that are wanted under
-    /// another name.
-    pub(super) fn received(&mut self, peer: PeerId, blocks: Vec<Block>, now: Instant) -> (u64, Vec<Rename>) {
-        let (mut duplicates, mut renames) = (0, Vec::new());
+    /// Blocks that are what their CIDs say.
+    pub(super) fn received(&mut self, peer: PeerId, blocks: Vec<Block>, now: Instant) -> Received {
+        let mut received = Received::default();
         for block in blocks {
             let key = key(block.cid());
             let Some(want) = self.open.get(&key) else {
-                duplicates += 1;
+                received.duplicates += 1;
+                let is_large = block.data().len() > INLINE_BELOW;
+                received.foreign += u64::from(is_large && !self.over.has(&key));
                 continue;
             };
             let asked_at = want.asked.filter(|asked| asked.peer == peer).map(|asked| asked.at);
             if let Some(source) = self.sources.get_mut(&peer) {
                 source.delivered(block.data().len(), asked_at, now);
             }
-            let Some(want) =
-                Self::drop_want(&mut self.open, &mut self.sources, &mut self.ready, &key, Some(peer))
-            else {
+            let Some(want) = Self::drop_want(
+                &mut self.open,
+                &mut self.sources,
+                &mut self.ready,
+                &mut self.over,
+                &key,
+                Some(peer),
+            ) else {
                 continue;
             };
             for (session, cid, size) in want.askers {
@@ -247,11 +293,28 @@ impl Wants {
                 if cid == *block.cid() {
                     self.deliver(session, size, block.clone());
                 } else {
-                    renames.push(Rename { session, cid, size, data: block.data().clone() });
+                    received.renames.push(Rename { session, cid, size, data: block.data().clone() });
                 }
             }
         }
-        (duplicates, renames)
+        if received.foreign > 0 {
+            self.distrust(peer);
+        }
+        received
+    }
+
+    /// What was asked of a peer goes elsewhere at once, and nothing more is asked of it.
+    fn distrust(&mut self, peer: PeerId) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        source.is_false = true;
+        for (key, want) in &mut self.open {
+            if want.asked.is_some_and(|asked| asked.peer == peer) {
+                want.asked = None;
+                source.released(want.size);
+                source.cancel(*key, want.entry(WantKind::Block));
+                Self::make_ready(&mut self.ready, want, *key);
+            }
+        }
     }
 
     /// Hands a block to a session that waits for it.
@@ -382,7 +445,9 @@ impl Wants {
     fn consider(&mut self, key: &Key, peer: PeerId, useless_after: u32) {
         let Some(want) = self.open.get_mut(key) else { return };
         let Some(source) = self.sources.get_mut(&peer) else { return };
-        let known = want.answers.contains_key(&peer) || want.asked.is_some_and(|asked| asked.peer == peer);
+        let known = source.is_false
+            || want.answers.contains_key(&peer)
+            || want.asked.is_some_and(|asked| asked.peer == peer);
         if known {
             return;
         }
@@ -446,7 +511,7 @@ impl Wants {
             None if counted_on(peer) => Some(1),
             None => (!source.version.has_presences()).then_some(2),
         };
-        let others = self.sources.iter().filter(|(peer, _)| but != Some(**peer));
+        let others = self.sources.iter().filter(|(peer, source)| but != Some(**peer) && !source.is_false);
         let ranked: Vec<_> =
             others.filter_map(|(peer, source)| Some((rank(peer, source)?, peer, source))).collect();
         let Some(best) = ranked.iter().map(|(rank, ..)| *rank).min() else { return Choice::Nobody };
@@ -526,10 +591,12 @@ impl Wants {
         wants: &mut HashMap<Key, Want>,
         sources: &mut HashMap<PeerId, Source>,
         ready: &mut BTreeMap<u64, Key>,
+        over: &mut Over,
         key: &Key,
         given: Option<PeerId>,
     ) -> Option<Want> {
         let want = wants.remove(key)?;
+        over.note(key);
         ready.remove(&want.order);
         let asked = want.asked.map(|asked| asked.peer);
         for peer in want.answers.keys().copied().chain(asked) {
@@ -547,6 +614,24 @@ impl Wants {
     }
 }
 
+impl Over {
+    fn has(&self, key: &Key) -> bool {
+        self.keys.contains(&self.seed.hash_one(key))
+    }
+
+    fn note(&mut self, key: &Key) {
+        let key = self.seed.hash_one(key);
+        if self.keys.insert(key) {
+            self.order.push_back(key);
+        }
+        if self.order.len() > MAX_OVER
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.keys.remove(&oldest);
+        }
+    }
+}
+
 impl Answer {
     fn late_at(&self) -> Option<Instant> {
         if let Self::Late(at) = self { Some(*at) } else { None }
@@ -556,8 +641,10 @@ impl Answer {
 impl Want {
     /// Whether all who are connected have said that they do not have it.
     fn is_denied_by(&self, sources: &HashMap<PeerId, Source>) -> bool {
-        let denied = |peer: &PeerId| self.answers.get(peer) == Some(&Answer::DontHave);
-        !sources.is_empty() && sources.keys().all(denied)
+        let denied = |(peer, source): (&PeerId, &Source)| {
+            source.is_false || self.answers.get(peer) == Some(&Answer::DontHave)
+        };
+        !sources.is_empty() && sources.iter().all(denied)
     }
 
     fn entry(&self, kind: WantKind) -> Entry {

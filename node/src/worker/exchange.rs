@@ -12,6 +12,7 @@ use super::Worker;
 use crate::answers::{Answer, Task, Whom, fitting};
 use crate::bitswap::Serving;
 use crate::event::{Event, Refusal};
+use crate::frame::Room;
 use crate::handle::{FollowError, Offered, PublishError, Published};
 use crate::ipns::{Record, RecordError, Verified};
 use crate::name::Name;
@@ -62,7 +63,9 @@ impl Worker {
 
     pub(super) fn unfollow(&mut self, name: &Name) {
         if self.names.unfollow(name) {
-            self.swarm.behaviour_mut().gossip.unsubscribe(&gossip::topic(name));
+            let topic = gossip::topic(name);
+            self.topics.leave(&topic.hash());
+            self.swarm.behaviour_mut().gossip.unsubscribe(&topic);
         }
     }
 
@@ -100,10 +103,11 @@ impl Worker {
                         let audience = self.members.audience(&peer);
                         self.answers.ask(Task::Ask { name, have, audience, channel });
                     }
-                    follow::Request::Update { name, record, nodes } => {
+                    follow::Request::Update { name, record, nodes, room } => {
                         let _ =
                             self.swarm.behaviour_mut().follow.send_response(channel, follow::Response::Taken);
                         self.offer(&name, &record, nodes, Via::Follow, Some(peer));
+                        drop(room);
                     }
                 }
             }
@@ -230,6 +234,12 @@ impl Worker {
             Verdict::Same => self.held_by(name, from),
             Verdict::Refused(reason) => {
                 self.counters.refused(reason);
+                // An expired one may be so by this machine's clock only.
+                if let (Refusal::Invalid(error), Some(peer)) = (reason, from)
+                    && *error != RecordError::Expired
+                {
+                    self.offences.note(peer);
+                }
                 if self.names.contains(name) {
                     tracing::debug!(%name, %reason, ?from, "a record is refused");
                     let event = Event::RecordRefused { name: *name, reason: reason.clone(), from };
@@ -342,7 +352,7 @@ impl Worker {
         // Nodes are blocks: who gets none by bitswap gets none here.
         let serves = self.answers.serving() == Serving::Everyone;
         let nodes = if serves { nodes } else { Bytes::new() };
-        let request = follow::Request::Update { name, record, nodes };
+        let request = follow::Request::Update { name, record, nodes, room: Room::default() };
         self.swarm.behaviour_mut().follow.send_request(&peer, request);
     }
 
@@ -353,7 +363,9 @@ impl Worker {
     }
 
     fn subscribe(&mut self, name: &Name) {
-        if let Err(error) = self.swarm.behaviour_mut().gossip.subscribe(&gossip::topic(name)) {
+        let topic = gossip::topic(name);
+        self.topics.join(topic.hash());
+        if let Err(error) = self.swarm.behaviour_mut().gossip.subscribe(&topic) {
             tracing::warn!(%name, ?error, "the topic of the name cannot be joined");
         }
     }

@@ -8,6 +8,7 @@ use cid::Cid;
 use libp2p::PeerId;
 use libp2p::kad::store::RecordStore;
 use libp2p::kad::{self, GetProvidersOk, GetRecordOk, InboundRequest, QueryResult, Quorum, RecordKey};
+use libp2p::multiaddr::Multiaddr;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -32,6 +33,11 @@ const WAN_WAIT: Duration = Duration::from_secs(30);
 const MAX_FETCHES: usize = 16;
 /// Keys for which providers are remembered on behalf of others.
 const MAX_PROVIDED_KEYS: usize = 1024;
+/// A multihash (kad-dht specification), where a longer key would only take room.
+const MAX_KEY: usize = 80;
+/// What is kept of a provider's addresses, in number and in bytes of each: with 20 providers for each key some 16 MiB.
+const MAX_ADDRESSES: usize = 8;
+const MAX_ADDRESS: usize = 96;
 /// A burst of pushes makes one announcement.
 const PROVIDE_LAN_AFTER: Duration = Duration::from_millis(500);
 /// An announcement in the public DHT is a walk of half a minute.
@@ -243,14 +249,14 @@ impl Worker {
     }
 
     fn store_foreign_provider(&mut self, table: Table, mut record: kad::ProviderRecord) {
-        if !self.provided.admit(&record.key, Instant::now()) {
+        if record.key.as_ref().len() > MAX_KEY || !self.provided.admit(&record.key, Instant::now()) {
             return;
         }
         let scope = match table {
             Table::Lan => Scope::Lan,
             Table::Wan => Scope::Public,
         };
-        record.addresses.retain(|address| scope.allows(address));
+        record.addresses = worth_keeping(record.addresses, scope);
         if let Some(dht) = self.dht(table)
             && let Err(error) = dht.kad().store_mut().add_provider(record)
         {
@@ -287,6 +293,13 @@ impl Worker {
             Table::Wan => behaviour.wan.as_mut(),
         }
     }
+}
+
+fn worth_keeping(mut addresses: Vec<Multiaddr>, scope: Scope) -> Vec<Multiaddr> {
+    addresses.retain(|address| scope.allows(address) && address.len() <= MAX_ADDRESS);
+    addresses.truncate(MAX_ADDRESSES);
+    addresses.shrink_to_fit();
+    addresses
 }
 
 /// Providers are kept by multihash, so that CIDv0 and CIDv1 are one (kad-dht specification).
@@ -327,5 +340,19 @@ fn put_locally(dht: &mut Scoped, record: &Verified, owner: Owner) {
     });
     if let Err(error) = store.put(entry) {
         tracing::debug!(%error, "no room for a record of the DHT");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_of_a_providers_addresses_are_kept() {
+        let addresses: Vec<Multiaddr> =
+            (0..200).map(|number| format!("/ip4/10.0.{number}.9/tcp/4001").parse().unwrap()).collect();
+        assert_eq!(worth_keeping(addresses.clone(), Scope::Lan), addresses[..MAX_ADDRESSES]);
+        let long: String = (0..40).map(|_| "/ip4/10.0.0.9/tcp/4001").collect();
+        assert_eq!(worth_keeping(vec![long.parse().unwrap()], Scope::Lan), []);
     }
 }

@@ -15,6 +15,7 @@ use super::super::error::{HttpError, QueryError};
 use super::query::Query;
 use super::{CONTENT_DIGEST, warning};
 use crate::auth::Caller;
+use crate::budget::{Budget, Share};
 use crate::registry::{Deleted, MAX_MANIFEST, ManifestPush, RegistryError};
 
 /// Tags of one push. The spec wants at least 10.
@@ -23,6 +24,11 @@ const MAX_TAGS: usize = 100;
 const BODY_IDLE: Duration = Duration::from_secs(30);
 /// And one that is not done by then sends in drops.
 const BODY_TIME: Duration = Duration::from_mins(5);
+
+/// Bytes of all manifests that are on their way, beyond what each has for nothing. One of the largest gets in alone, the
+/// usual ones by the hundred.
+static BUDGET: Budget = Budget::new(32 * 1024 * 1024);
+const FREE: usize = 8 * 1024;
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -63,7 +69,7 @@ pub(super) async fn put(
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = content_type.map(str::to_owned);
     let body = tokio::time::timeout(BODY_TIME, collect(request, payload));
-    let bytes = body.await.unwrap_or(Err(HttpError::ManifestCut))?;
+    let (bytes, _room) = body.await.unwrap_or(Err(HttpError::ManifestCut))?;
     let push = ManifestPush { reference: reference.clone(), content_type, bytes, tags: tags.clone() };
     let pushed = state.registry.put_manifest(repository, push, &state.access.sight(caller)).await?;
 
@@ -113,21 +119,27 @@ fn tags(query: &Query) -> Result<Vec<Tag>, QueryError> {
     Ok(tags)
 }
 
-/// The whole body, if it is no longer than a manifest may be.
-async fn collect(request: &HttpRequest, mut payload: web::Payload) -> Result<Bytes, HttpError> {
+/// The whole body, if it is no longer than a manifest may be, and its share of the room.
+async fn collect(request: &HttpRequest, mut payload: web::Payload) -> Result<(Bytes, Share), HttpError> {
     let too_large = || RegistryError::ManifestTooLarge { limit: MAX_MANIFEST };
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > MAX_MANIFEST) {
         return Err(too_large().into());
     }
-    let mut body = BytesMut::new();
+    let (mut body, mut share) = (BytesMut::new(), BUDGET.share());
     loop {
         match tokio::time::timeout(BODY_IDLE, payload.next()).await {
-            Ok(None) => return Ok(body.freeze()),
+            Ok(None) => return Ok((body.freeze(), share)),
             Ok(Some(Ok(piece))) if (body.len() + piece.len()) as u64 > MAX_MANIFEST => {
                 return Err(too_large().into());
             }
-            Ok(Some(Ok(piece))) => body.extend_from_slice(&piece),
+            Ok(Some(Ok(piece))) => {
+                let length = body.len() + piece.len();
+                if length > FREE && !share.reach(length) {
+                    return Err(HttpError::ManifestsBusy);
+                }
+                body.extend_from_slice(&piece);
+            }
             Ok(Some(Err(_))) | Err(_) => return Err(HttpError::ManifestCut),
         }
     }

@@ -18,7 +18,7 @@ use crate::cbor::{self, DAG_CBOR};
 
 /// Blocks that wait at once, some 140 bytes each: along the way down, each node adds its links, of which a block of
 /// 2 MiB has some 47,000.
-const MAX_PENDING: usize = 65_536;
+const MAX_PENDING: usize = 49_152;
 /// Blocks of one walk. 16 TiB in leaves of 1 MiB; a DAG that repeats itself for ever is hostile.
 const MAX_BLOCKS: u64 = 16 * 1024 * 1024;
 
@@ -169,11 +169,14 @@ impl Walk {
             };
             self.pending.pop();
             self.count(&cid)?;
-            let below = below(&cid, &data, way).map_err(|malformed| malformed.at(&cid))?;
-            if self.pending.len() + below.len() > MAX_PENDING {
+            let before = self.pending.len();
+            below(&cid, &data, way, &mut self.pending).map_err(|malformed| malformed.at(&cid))?;
+            if self.pending.len() > MAX_PENDING {
                 return Err(Malformed("the DAG is too wide").at(&cid));
             }
-            self.pending.extend(below.into_iter().rev());
+            if let Some(below) = self.pending.get_mut(before..) {
+                below.reverse();
+            }
             if inline.is_none() && is_new {
                 self.repeats.remember(&cid)?;
                 return Ok(Step::Block(cid, data));
@@ -223,34 +226,44 @@ pub fn links(cid: &Cid, block: &[u8]) -> Result<Vec<Cid>, Malformed> {
     }
 }
 
-fn below(cid: &Cid, block: &Bytes, way: Way) -> Result<Vec<Item>, Malformed> {
+/// Adds what is wanted below a block, in its order.
+fn below(cid: &Cid, block: &Bytes, way: Way, items: &mut Vec<Item>) -> Result<(), Malformed> {
     match way {
-        Way::Nothing => Ok(Vec::new()),
-        Way::Everything => Ok(links(cid, block)?.into_iter().map(|cid| Item { cid, way }).collect()),
-        _ if cid.codec() != DAG_PB => Ok(Vec::new()),
+        Way::Nothing => {}
+        Way::Everything if cid.codec() == DAG_PB => {
+            let node = pb::View::parse(block)?;
+            items.reserve(node.width());
+            for link in node.links() {
+                items.push(Item { cid: link?.cid()?, way });
+            }
+        }
+        Way::Everything => items.extend(links(cid, block)?.into_iter().map(|cid| Item { cid, way })),
+        _ if cid.codec() != DAG_PB => {}
         Way::Entity(range) => {
             let node = pb::Node::decode(block)?;
             // dag-pb that is no UnixFS is one block.
-            let Ok(data) = Data::of(node.data.as_ref()) else { return Ok(Vec::new()) };
+            let Ok(data) = Data::of(node.data.as_ref()) else { return Ok(()) };
             match data.kind {
-                kind if is_file(kind) => match range.of(file_size(&data)?) {
-                    Some((from, to)) => parts(&node, &data, 0, from, to),
-                    None => Ok(Vec::new()),
-                },
-                Kind::HamtShard => Ok(shards(&node, Fanout::of(&data)?.digits())),
-                _ => Ok(Vec::new()),
+                kind if is_file(kind) => {
+                    if let Some((from, to)) = range.of(file_size(&data)?) {
+                        items.extend(parts(&node, &data, 0, from, to)?);
+                    }
+                }
+                Kind::HamtShard => items.extend(shards(&node, Fanout::of(&data)?.digits())),
+                _ => {}
             }
         }
-        Way::Shard { digits } => Ok(shards(&pb::Node::decode(block)?, digits)),
+        Way::Shard { digits } => items.extend(shards(&pb::Node::decode(block)?, digits)),
         Way::File { offset, from, to } => {
             let node = pb::Node::decode(block)?;
             let data = Data::of(node.data.as_ref())?;
             if !is_file(data.kind) {
                 return Err(Malformed("it is no file"));
             }
-            parts(&node, &data, offset, from, to)
+            items.extend(parts(&node, &data, offset, from, to)?);
         }
     }
+    Ok(())
 }
 
 /// The links of a file's node under which the bytes from `from` to `to` lie.

@@ -1,8 +1,10 @@
 //! What differs between two roots, found out step by step while the blocks for it arrive.
 //!
 //! It descends only where CIDs differ, into directories and their shards, and into files only to see that small ones
-//! are whole. Whatever a hostile tree does, the work is bounded by [`MAX_VISITS`] and the memory by [`MAX_FRONTIER`].
+//! are whole. Whatever a hostile tree does, the work is bounded by [`MAX_VISITS`] and the memory by [`MAX_HELD`]; how many
+//! files an honest one has is bounded by neither.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -18,11 +20,16 @@ use crate::dag::shard::{Fanout, Position, Shard, Slot};
 
 /// CIDs that are asked for at once: what a bitswap session has out to one peer.
 pub const MAX_MISSING: usize = 1024;
-/// Comparisons that are waiting at once. A registry's directories are some 14 below each other and, below the size
-/// at which they become a HAMT, at most 5,000 wide.
-const MAX_FRONTIER: usize = 262_144;
-/// Entries that are looked at in all. A million tags are some ten million.
-const MAX_VISITS: usize = 1 << 24;
+/// Directories, shards and names that are waiting at once, and the bytes that they take. A registry's directories are
+/// some 14 below each other and, below the size at which they become a HAMT, at most 5,000 wide, which are 1 MiB; those
+/// of a block of 2 MiB are 40,000 entries and 8 MiB.
+const MAX_FRONTIER: usize = 65_536;
+const MAX_HELD: usize = 24 * 1024 * 1024;
+/// Comparisons between two looks of a caller that goes step by step: a twentieth of a second, or less.
+const STEPS: usize = 1 << 16;
+/// Entries that are looked at in all. 100,000 tags in 10,000 repositories are some two million; few blocks that name each
+/// other again and again have more than anybody can count.
+const MAX_VISITS: usize = 1 << 25;
 
 /// A file that differs. Directories are not reported, only the files in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +48,8 @@ pub struct Diff {
     ready: Vec<Task>,
     /// Tasks that found a block missing; they are tried again with the next call.
     waiting: Vec<Task>,
+    /// Bytes of both.
+    held: usize,
     /// How many more entries may be looked at.
     pub(crate) budget: usize,
 }
@@ -48,6 +57,13 @@ pub struct Diff {
 #[derive(Debug)]
 enum Task {
     Entries(Pair),
+    /// What is left of two directories, from their last name to their first. It comes apart name by name: a block has
+    /// 40,000 of them.
+    Names {
+        place: Place,
+        old: Vec<Entry>,
+        new: Vec<Entry>,
+    },
     Sides(Place, Position, Side, Side),
     /// Two HAMTs of different fanout have no shard in common: the old one becomes a list first.
     Gather {
@@ -57,6 +73,19 @@ enum Task {
         new: Side,
         position: Position,
     },
+}
+
+/// How far [`Diff::advance_within`] came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// All is said.
+    Done,
+    /// There is more to be said with what is here.
+    More,
+    /// It goes on when some of these blocks are here.
+    Missing(Vec<Cid>),
+    /// It holds more than it was given room for.
+    Full,
 }
 
 /// What stands under one name.
@@ -104,7 +133,14 @@ impl Diff {
         let entry = |cid| Entry { name: String::new(), cid, tsize: u64::MAX };
         let place = Place { path: "".into(), depth: 0 };
         let pair = Pair { place, old: old.map(entry), new: Some(entry(new)) };
-        Self { root: new, eager, ready: vec![Task::Entries(pair)], waiting: Vec::new(), budget: MAX_VISITS }
+        Self {
+            root: new,
+            eager,
+            ready: vec![Task::Entries(pair)],
+            waiting: Vec::new(),
+            held: 0,
+            budget: MAX_VISITS,
+        }
     }
 
     /// Goes as far as it can and reports each difference once, in no order. Returns the blocks that are missing
@@ -117,26 +153,84 @@ impl Diff {
         blocks: &dyn Blocks,
         seen: &mut dyn FnMut(Difference),
     ) -> Result<Vec<Cid>, BlockError> {
+        self.run(usize::MAX, usize::MAX, blocks, seen)
+    }
+
+    /// The same, but it comes back after a while, so that a caller may stop, and when what it has still to do takes more
+    /// than `room` bytes, which may be one directory too late.
+    pub fn advance_within(
+        &mut self,
+        room: usize,
+        blocks: &dyn Blocks,
+        seen: &mut dyn FnMut(Difference),
+    ) -> Result<Progress, BlockError> {
+        let missing = self.run(room, STEPS, blocks, seen)?;
+        Ok(match () {
+            () if self.held > room => Progress::Full,
+            () if !missing.is_empty() => Progress::Missing(missing),
+            () if self.ready.is_empty() && self.waiting.is_empty() => Progress::Done,
+            () => Progress::More,
+        })
+    }
+
+    fn run(
+        &mut self,
+        room: usize,
+        steps: usize,
+        blocks: &dyn Blocks,
+        seen: &mut dyn FnMut(Difference),
+    ) -> Result<Vec<Cid>, BlockError> {
         self.ready.append(&mut self.waiting);
+        let mut done = 0;
         let (mut missing, mut asked) = (Vec::new(), HashSet::new());
-        while let Some(task) = self.ready.pop() {
+        while let Some(task) = self.take() {
+            done += 1;
             let blocked = match task {
                 Task::Entries(pair) => self.compare(pair, blocks, seen)?,
+                Task::Names { .. } => None,
                 Task::Sides(place, position, old, new) => self.descend(place, position, old, new, blocks)?,
                 Task::Gather { place, shards, found, new, position } => {
                     self.gather(place, shards, found, new, position, blocks)?
                 }
             };
             if let Some((task, cids)) = blocked {
+                self.held += task.cost();
                 self.waiting.push(task);
                 missing.extend(cids.into_iter().filter(|cid| asked.insert(*cid)));
                 if missing.len() >= MAX_MISSING || self.waiting.len() >= MAX_MISSING {
                     break;
                 }
             }
+            if done >= steps || self.held > room {
+                break;
+            }
         }
         missing.truncate(MAX_MISSING);
         Ok(missing)
+    }
+
+    /// The next task, in the depth first. Of two directories it is their next names.
+    fn take(&mut self) -> Option<Task> {
+        loop {
+            let Some(Task::Names { place, old, new }) = self.ready.last_mut() else {
+                let task = self.ready.pop()?;
+                self.held = self.held.saturating_sub(task.cost());
+                return Some(task);
+            };
+            let (was, is) = next_name(old, new);
+            let place = place.clone();
+            if was.is_none() && is.is_none() {
+                self.ready.pop();
+                self.held = self.held.saturating_sub(size_of::<Task>());
+                continue;
+            }
+            self.held = self.held.saturating_sub([&was, &is].into_iter().flatten().map(entry_cost).sum());
+            let is_same = was.as_ref().map(|entry| entry.cid) == is.as_ref().map(|entry| entry.cid);
+            let name = was.as_ref().or(is.as_ref()).map_or("", |entry| entry.name.as_str());
+            if !is_same && is_name(name) {
+                return Some(Task::Entries(Pair { place, old: was, new: is }));
+            }
+        }
     }
 
     /// One name, old and new: reports files, goes into directories.
@@ -241,21 +335,10 @@ impl Diff {
             (old, new) => return self.push(Task::Sides(place.clone(), position, old, new)),
         };
         self.budget = self.budget.saturating_sub(old.len() + new.len());
-        let mut names: BTreeMap<String, (Option<Entry>, Option<Entry>)> = BTreeMap::new();
-        // Where a name stands twice, the first counts, as in a look-up.
-        for entry in old {
-            names.entry(entry.name.clone()).or_default().0.get_or_insert(entry);
+        if old.is_empty() && new.is_empty() {
+            return Ok(());
         }
-        for entry in new {
-            names.entry(entry.name.clone()).or_default().1.get_or_insert(entry);
-        }
-        for (name, (old, new)) in names {
-            let is_same = old.as_ref().map(|entry| entry.cid) == new.as_ref().map(|entry| entry.cid);
-            if !is_same && is_name(&name) {
-                self.push(Task::Entries(Pair { place: place.clone(), old, new }))?;
-            }
-        }
-        Ok(())
+        self.push(Task::Names { place: place.clone(), old: last_first(old), new: last_first(new) })
     }
 
     fn gather(
@@ -297,12 +380,59 @@ impl Diff {
     }
 
     fn push(&mut self, task: Task) -> Result<(), BlockError> {
-        if self.ready.len() + self.waiting.len() >= MAX_FRONTIER || self.budget == 0 {
+        self.held += task.cost();
+        let waiting = self.ready.len() + self.waiting.len();
+        if waiting >= MAX_FRONTIER || self.held > MAX_HELD || self.budget == 0 {
             return Err(Malformed("the tree is too large to be followed").at(&self.root));
         }
         self.ready.push(task);
         Ok(())
     }
+}
+
+impl Task {
+    /// Bytes, about.
+    fn cost(&self) -> usize {
+        let names = |entries: &[Entry]| -> usize { entries.iter().map(entry_cost).sum() };
+        let side = |side: &Side| match side {
+            Side::List(entries) => names(entries),
+            Side::Shard(_) => 0,
+        };
+        let within = match self {
+            Self::Entries(pair) => [&pair.old, &pair.new].into_iter().flatten().map(|e| e.name.len()).sum(),
+            Self::Names { old, new, .. } => names(old) + names(new),
+            Self::Sides(_, _, old, new) => side(old) + side(new),
+            Self::Gather { shards, found, new, .. } => {
+                size_of_val(shards.as_slice()) + names(found) + side(new)
+            }
+        };
+        size_of::<Self>() + within
+    }
+}
+
+fn entry_cost(entry: &Entry) -> usize {
+    size_of::<Entry>() + entry.name.len()
+}
+
+/// Entries in the opposite order of their names. Where a name stands twice, the first counts, as in a look-up.
+fn last_first(mut entries: Vec<Entry>) -> Vec<Entry> {
+    // Most writers sort, and to do it again would take as much memory once more.
+    if !entries.is_sorted_by(|a, b| a.name <= b.name) {
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    entries.dedup_by(|second, first| second.name == first.name);
+    entries.reverse();
+    entries
+}
+
+/// What stands on both sides under the first name that is left on either.
+fn next_name(old: &mut Vec<Entry>, new: &mut Vec<Entry>) -> (Option<Entry>, Option<Entry>) {
+    let order = match (old.last(), new.last()) {
+        (Some(old), Some(new)) => old.name.cmp(&new.name),
+        (None, _) => Ordering::Greater,
+        (_, None) => Ordering::Less,
+    };
+    (old.pop_if(|_| order.is_le()), new.pop_if(|_| order.is_ge()))
 }
 
 /// Looks into an entry's block, as far as its kind and its entries go; notes the block where it is missing.

@@ -11,7 +11,7 @@ mod tests;
 use cid::Cid;
 
 pub use self::apply::{Applied, Change, apply};
-pub use self::diff::{Diff, Difference, MAX_MISSING};
+pub use self::diff::{Diff, Difference, MAX_MISSING, Progress};
 use crate::block::{BlockError, Blocks};
 use crate::dag::directory;
 pub use crate::dag::directory::Entry;

@@ -280,6 +280,60 @@ fn hostile_trees_end() {
 }
 
 #[test]
+fn a_diff_of_a_hostile_tree_stays_small_and_comes_back() {
+    let blocks = empty_tree();
+    let names: Vec<String> = (0..3000).map(|number| format!("{number:0>200}")).collect();
+    let mut wide = node(&blocks, &[("f", value(1).0)]);
+    for _ in 0..60 {
+        wide = node(&blocks, &names.iter().map(|name| (name.as_str(), wide)).collect::<Vec<_>>());
+    }
+    let mut diff = Diff::new(None, wide, 0);
+    let error = diff.advance(&blocks, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("too large"), "{error}");
+    // Files without end are no frontier; the caller may stop.
+    let mut files = node(&blocks, &names.iter().map(|name| (name.as_str(), value(1).0)).collect::<Vec<_>>());
+    for _ in 0..3 {
+        files = node(&blocks, &[("a", files), ("b", files), ("c", files), ("d", files)]);
+    }
+    let (mut diff, mut calls, mut seen) = (Diff::new(None, files, 0), 1, 0);
+    while diff.advance_within(usize::MAX, &blocks, &mut |_| seen += 1).unwrap() != Progress::Done {
+        calls += 1;
+    }
+    assert_eq!(seen, 64 * 3000);
+    assert!(calls > 2, "{calls} calls");
+    let mut diff = Diff::new(None, files, 0);
+    assert_eq!(diff.advance_within(usize::MAX, &blocks, &mut |_| {}).unwrap(), Progress::More);
+    let mut diff = Diff::new(None, files, 0);
+    assert_eq!(diff.advance_within(100_000, &blocks, &mut |_| {}).unwrap(), Progress::Full);
+}
+
+#[test]
+fn the_first_look_at_a_large_tree_is_not_refused_and_holds_little() {
+    const REPOSITORIES: u64 = 300;
+    const TAGS: u64 = 500;
+    let all = empty_tree();
+    let path = |repository: u64, tag: u64| format!("v2/repositories/r{repository}/tags/{tag:0>12}");
+    let paths = (0..REPOSITORIES).flat_map(|repository| (0..TAGS).map(move |tag| path(repository, tag)));
+    let files: Files = paths.zip(0..).map(|(path, number)| (path, value(number))).collect();
+    let root = from_scratch(&all, &files);
+    let here = MemoryBlocks::default();
+    let (mut diff, mut seen) = (Diff::new(None, root, 0), 0_u64);
+    loop {
+        match diff.advance_within(3 << 20, &here, &mut |_| seen += 1).unwrap() {
+            Progress::Done => break,
+            Progress::More => {}
+            Progress::Missing(missing) => {
+                for cid in missing {
+                    here.put(&Block::verified(cid, all.need(&cid).unwrap()).unwrap());
+                }
+            }
+            Progress::Full => panic!("it holds more than 3 MiB"),
+        }
+    }
+    assert_eq!(seen, REPOSITORIES * TAGS);
+}
+
+#[test]
 fn a_diff_skips_equal_shards_and_needs_only_the_path() {
     let all = empty_tree();
     let mut files: Files = (0..2000).map(|number| (format!("tags/{number:0>200}"), value(number))).collect();

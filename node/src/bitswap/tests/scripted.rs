@@ -16,9 +16,8 @@ use libp2p::swarm::{
     ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NotifyHandler,
     SubstreamProtocol, ToSwarm,
 };
-use tokio::sync::Semaphore;
 
-use super::super::frame;
+use super::super::frame::{self, Budgets};
 use super::super::handler::Protocols;
 use super::super::message::{Entry, Message, Outgoing, Presence, WantKind};
 use super::*;
@@ -95,7 +94,7 @@ fn protocols() -> Protocols {
 
 fn read(mut stream: libp2p::Stream) -> BoxFuture<'static, Option<(libp2p::Stream, Message)>> {
     let read = async move {
-        let message = frame::read(&mut stream, &Arc::new(Semaphore::new(4 * MIB))).await.ok()??;
+        let message = frame::read(&mut stream, &Budgets::default().room(Arc::default())).await.ok()??;
         Some((stream, message.0))
     };
     read.boxed()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sampan_storage::block::RAW;
+use sampan_storage::block::{RAW, cid_of};
 use tokio::sync::mpsc;
 
 use super::super::client::{Delivery, SessionOptions, Shared};
@@ -71,7 +71,7 @@ impl Bench {
     }
 
     fn give(&mut self, peer: PeerId, name: u32) -> u64 {
-        self.wants.received(peer, vec![block(name)], self.now).0
+        self.wants.received(peer, vec![block(name)], self.now).duplicates
     }
 }
 
@@ -246,6 +246,44 @@ fn blocks_that_are_larger_than_said_do_not_fill_the_memory() {
             bench.wants.received(peer, vec![large(name)], bench.now);
         }
     }
+}
+
+#[test]
+fn whoever_gives_other_bytes_is_asked_for_nothing_more() {
+    let mut bench = Bench::new();
+    let liar = bench.peer();
+    let owner = bench.session(&[liar], 1_000_000);
+    bench.want(&owner, 0..3);
+    assert_eq!(kinds(&bench.told(), liar), [WANT_BLOCK; 3]);
+    let honest = bench.peer();
+    (0..3).for_each(|name| bench.answer(honest, name, Presence::Have));
+    let wrong = Block::new(RAW, vec![9; INLINE_BELOW + 1].into());
+    assert_eq!(bench.wants.received(liar, vec![wrong], bench.now).foreign, 1);
+    let told = bench.told();
+    assert_eq!((kinds(&told, liar), kinds(&told, honest)), (vec![CANCEL; 3], vec![WANT_BLOCK; 3]));
+    bench.want(&owner, 3..4);
+    assert_eq!(kinds(&bench.told(), liar), []);
+    assert_eq!(bench.give(honest, 0), 0);
+}
+
+#[test]
+fn a_late_block_is_no_foreign_one() {
+    let mut bench = Bench::new();
+    let (one, two) = (bench.peer(), bench.peer());
+    let owner = bench.session(&[one, two], 1_000_000);
+    let large = |fill| Block::new(RAW, vec![fill; INLINE_BELOW + 1].into());
+    bench.wants.want(owner.id, vec![(*large(1).cid(), SIZE)]);
+    bench.told();
+    bench.wants.received(one, vec![large(1)], bench.now);
+    let late = bench.wants.received(two, vec![large(1)], bench.now);
+    assert_eq!((late.duplicates, late.foreign), (1, 0));
+    let wrong = bench.wants.received(two, vec![large(2), block(3)], bench.now);
+    assert_eq!((wrong.duplicates, wrong.foreign), (2, 1));
+    let other = |number: usize| cid_of(RAW, &number.to_be_bytes());
+    (0..MAX_OVER).for_each(|number| bench.wants.over.note(other(number).hash()));
+    let forgotten = bench.wants.received(two, vec![large(1)], bench.now);
+    assert_eq!(forgotten.foreign, 1);
+    assert_eq!(bench.wants.over.keys.len(), MAX_OVER);
 }
 
 #[test]
