@@ -23,7 +23,9 @@ use crate::control::{Answer, Ask, Control, FollowStatus, PeerStatus, Pipe, Resol
 use crate::http::{self, Listener};
 use crate::metrics::Metrics;
 use crate::registry::{Collected, Policy, Registry};
-use crate::sync::{Fetcher, Followed, Follower, Healer, Kept, Publisher, StoreRecords, listing, publish};
+use crate::sync::{
+    Fetcher, Followed, Follower, Healer, Kept, Publisher, StoreCatalogue, StoreRecords, listing, publish,
+};
 use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub};
 
 /// The node's own key, and that of its name, in the data directory.
@@ -129,9 +131,11 @@ impl App {
             mdns: true,
             serving,
         };
-        let (node, events) = sampan_node::start(settings, Arc::new(store.clone()), Arc::clone(&records) as _)
-            .await
-            .context(LISTEN)?;
+        let catalogue = Arc::new(StoreCatalogue(store.clone()));
+        let (node, events) =
+            sampan_node::start(settings, Arc::new(store.clone()), Arc::clone(&records) as _, catalogue)
+                .await
+                .context(LISTEN)?;
         let follower = Follower::new(store.clone(), node.clone());
         let publisher = Publisher::new(keystore.clone(), node.clone(), kept);
         let fetcher = Fetcher::new(store.clone(), node.clone());
@@ -400,6 +404,8 @@ fn figures(store: &Store, node: &Node, collector: &Collector) -> Metrics {
     metrics.counter("node_records_taken", "Records of names that were taken", move || {
         asked.stats().records_taken
     });
+    let asked = node.clone();
+    metrics.counter("node_announced", "CIDs that a DHT was told of", move || asked.stats().announced);
     let asked = node.clone();
     metrics.counter("node_records_invalid", "Records that were broken, foreign or expired", move || {
         asked.stats().records_invalid

@@ -20,7 +20,7 @@ pub(crate) enum Command {
     Unfollow { name: Name },
     Resolve { name: Name, reply: oneshot::Sender<Option<Bytes>> },
     Offer { name: Name, record: Bytes, reply: oneshot::Sender<Offered> },
-    Provide { root: Cid },
+    Provide { name: Name, root: Cid },
     FindProviders { cid: Cid, reply: oneshot::Sender<Vec<PeerId>> },
     Connect { address: Multiaddr, reply: oneshot::Sender<Result<PeerId, ConnectError>> },
     Shutdown { reply: oneshot::Sender<()> },

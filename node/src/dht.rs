@@ -34,11 +34,12 @@ const WAN_QUERY: Duration = Duration::from_mins(1);
 const PARALLELISM: NonZeroUsize = NonZeroUsize::new(10).expect("10 is not zero");
 /// How long the network keeps values and providers (kad-dht specification).
 pub(crate) const RECORD_TTL: Duration = Duration::from_hours(48);
-const PROVIDE_EVERY: Duration = Duration::from_hours(22);
 /// Records held for others: at most 5 MiB.
 const MAX_RECORDS: usize = 512;
-/// This node provides the root of each name it publishes, not every block.
-const MAX_PROVIDED: usize = 1024;
+/// Keys of which this node says itself that it has them, those told last. Others say it of the rest.
+pub(crate) const MAX_OWN: usize = 1024;
+/// Keys for which providers are remembered on behalf of others, in both tables together.
+pub(crate) const MAX_FOREIGN: usize = 1024;
 
 /// Where a newcomer to the public DHT begins: kubo's list.
 pub(crate) const BOOTSTRAP: [&str; 4] = [
@@ -117,8 +118,9 @@ fn common(protocol: StreamProtocol, query_timeout: Duration) -> kad::Config {
         .set_parallelism(PARALLELISM)
         .set_record_ttl(Some(RECORD_TTL))
         .set_provider_record_ttl(Some(RECORD_TTL))
-        .set_provider_publication_interval(Some(PROVIDE_EVERY))
-        // Records are published again by whoever holds the key; copying others' on is not our duty.
+        .set_provider_publication_interval(None)
+        // Records are published again by whoever holds the key, and providers by the sweep; copying others' on is
+        // not our duty.
         .set_replication_interval(None)
         .set_publication_interval(None)
         // A record is stored only after its signature was checked.
@@ -132,7 +134,7 @@ fn store(peer: PeerId) -> MemoryStore {
     let config = MemoryStoreConfig {
         max_records: MAX_RECORDS,
         max_value_bytes: MAX_RECORD,
-        max_provided_keys: MAX_PROVIDED,
+        max_provided_keys: MAX_OWN + MAX_FOREIGN,
         ..MemoryStoreConfig::default()
     };
     MemoryStore::with_config(peer, config)

@@ -136,11 +136,11 @@ impl Node {
         self.call(|reply| Command::Offer { name, record, reply }).await.unwrap_or(Offered::NotFollowed)
     }
 
-    /// Announces in the DHT that this node has `root`, instead of the root before it. Calls that follow
-    /// each other closely are announced once.
-    pub async fn provide(&self, root: Cid) {
+    /// Announces in the DHTs that this node has `root`, which is what `name` points to now, and what is new in it.
+    /// Calls that follow each other closely are announced once. Nothing is announced where nobody is served.
+    pub async fn provide(&self, name: Name, root: Cid) {
         // A node that has stopped provides nothing.
-        let _ = self.commands.send(Command::Provide { root }).await;
+        let _ = self.commands.send(Command::Provide { name, root }).await;
     }
 
     /// Asks the DHT who has a block, with a deadline. Those found are being dialled.

@@ -2,8 +2,8 @@
 //!
 //! [`start`] binds the listeners and hands out a [`Node`], through which everything is asked, and
 //! [`Events`], through which it tells what came in. One task owns the swarm. The program's side is
-//! reached through two ports: [`sampan_storage::Blocks`] for what peers may fetch, and [`Records`] for
-//! what is published and followed here.
+//! reached through three ports: [`sampan_storage::Blocks`] for what peers may fetch, [`Records`] for what is
+//! published and followed here, and [`Catalogue`] for what the DHTs are told of.
 //!
 //! This crate knows no HTTP and no registry. libp2p's types end here, but for [`PeerId`] and [`Multiaddr`].
 
@@ -17,6 +17,7 @@ pub mod name;
 
 mod answers;
 mod behaviour;
+mod catalogue;
 mod command;
 mod config;
 mod dht;
@@ -33,6 +34,7 @@ mod names;
 mod peers;
 mod pem;
 mod ports;
+mod provide;
 mod queries;
 mod records;
 mod scope;
@@ -44,6 +46,7 @@ mod worker;
 mod tests;
 
 pub use behaviour::BehaviourError;
+pub use catalogue::{Catalogue, MemoryCatalogue};
 pub use config::{Config, DEFAULT_PORT, Network, SwarmKey, SwarmKeyError, default_listen};
 pub use event::{Event, Events, Refusal, Stats};
 pub use follow::MAX_NODES;

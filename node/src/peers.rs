@@ -111,6 +111,11 @@ impl Peers {
         self.0.iter().filter(|(_, state)| state.speaks(protocol)).map(|(peer, _)| *peer).collect()
     }
 
+    /// Whether any connected peer speaks it.
+    pub(crate) fn speaks(&self, protocol: &StreamProtocol) -> bool {
+        self.0.values().any(|state| state.speaks(protocol))
+    }
+
     pub(crate) fn is_sampan(&self, peer: &PeerId) -> bool {
         self.0.get(peer).is_some_and(|state| state.speaks(&follow::PROTOCOL))
     }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use crate::answers::Answers;
 use crate::behaviour::{Behaviour, BehaviourError};
 use crate::bitswap;
+use crate::catalogue::Catalogue;
 use crate::config::{Config, Network, peer_of};
 use crate::dialer::Dialer;
 use crate::event::{Counters, Events, Outbox};
@@ -60,11 +61,13 @@ pub enum StartError {
 
 /// Starts a node. When this returns, its listeners are bound and their addresses known.
 ///
-/// `blocks` is what peers may fetch; `records` is what is published and followed here.
+/// `blocks` is what peers may fetch; `records` is what is published and followed here, and
+/// `catalogue` what others may find this node by.
 pub async fn start(
     config: Config,
     blocks: Arc<dyn Blocks>,
     records: Arc<dyn Records>,
+    catalogue: Arc<dyn Catalogue>,
 ) -> Result<(Node, Events), StartError> {
     // As in kubo: whoever sets this wants no connection without the shared secret.
     if std::env::var_os("LIBP2P_FORCE_PNET").is_some_and(|value| value == "1")
@@ -92,7 +95,7 @@ pub async fn start(
     let mut worker = Box::new(Worker {
         swarm,
         commands: receiver,
-        answers: Answers::new(records, config.serving),
+        answers: Answers::new(records, catalogue, config.serving),
         outbox,
         counters: Arc::clone(&counters),
         network: config.network,
@@ -100,7 +103,7 @@ pub async fn start(
         names: Names::default(),
         peers: Peers::default(),
         queries: Queries::default(),
-        provided: Provided::default(),
+        provided: Provided::new(now),
         asked: HashMap::new(),
         connecting: HashMap::new(),
         listeners,

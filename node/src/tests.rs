@@ -17,8 +17,8 @@ use crate::bitswap::{Serving, SessionOptions};
 use crate::gate::Acquaintance;
 use crate::ipns::{Draft, LIFETIME, Record, RecordError, Verified};
 use crate::{
-    Config, Event, Events, Keypair, MemoryRecords, Multiaddr, Network, Node, PeerId, PublishError, Refusal,
-    StartError, fetch, follow, gossip, start, transport,
+    Config, Event, Events, Keypair, MemoryCatalogue, MemoryRecords, Multiaddr, Network, Node, PeerId,
+    PublishError, Refusal, StartError, fetch, follow, gossip, start, transport,
 };
 
 /// Far above what anything here takes.
@@ -29,6 +29,7 @@ struct Fixture {
     events: Events,
     key: Keypair,
     records: Arc<MemoryRecords>,
+    catalogue: Arc<MemoryCatalogue>,
     blocks: Arc<MemoryBlocks>,
 }
 
@@ -52,12 +53,17 @@ impl Fixture {
 
     async fn with(config: Config) -> Self {
         let (records, blocks) = (Arc::new(MemoryRecords::default()), Arc::new(MemoryBlocks::default()));
+        let catalogue = Arc::new(MemoryCatalogue::default());
         let key = config.key.clone();
-        let (node, events) =
-            start(config, Arc::<MemoryBlocks>::clone(&blocks), Arc::<MemoryRecords>::clone(&records))
-                .await
-                .unwrap();
-        Self { node, events, key, records, blocks }
+        let (node, events) = start(
+            config,
+            Arc::<MemoryBlocks>::clone(&blocks),
+            Arc::<MemoryRecords>::clone(&records),
+            Arc::<MemoryCatalogue>::clone(&catalogue),
+        )
+        .await
+        .unwrap();
+        Self { node, events, key, records, catalogue, blocks }
     }
 
     async fn address(&self) -> Multiaddr {
@@ -131,6 +137,19 @@ impl Fixture {
             }
         };
         timeout(PATIENCE, wait).await.expect("the peers never came to this");
+    }
+
+    /// Looks until somebody has it.
+    async fn finds(&self, cid: Cid) -> Vec<PeerId> {
+        let found = async {
+            loop {
+                let found = self.node.find_providers(cid).await;
+                if !found.is_empty() {
+                    return found;
+                }
+            }
+        };
+        timeout(PATIENCE, found).await.expect("nobody is said to have it")
     }
 
     async fn until_introduced(&self, count: usize) {
@@ -488,6 +507,42 @@ async fn where_some_are_allowed_the_others_are_not_taken() {
     stranger.until(<[_]>::is_empty).await;
 }
 
+fn block(content: &'static [u8]) -> Block {
+    Block::new(sampan_storage::block::RAW, Bytes::from_static(content))
+}
+
+#[tokio::test]
+async fn all_that_a_node_has_to_offer_is_found_after_a_sweep() {
+    let (provider, middle, reader) = (Fixture::new().await, Fixture::new().await, Fixture::new().await);
+    let offered: Vec<Cid> = [b"one", b"two", b"six"].map(|content| *block(content).cid()).to_vec();
+    for cid in &offered {
+        provider.catalogue.put(*cid);
+    }
+    provider.connect(&middle).await;
+    reader.connect(&middle).await;
+    reader.until_introduced(1).await;
+    for cid in offered {
+        assert_eq!(reader.finds(cid).await, [provider.node.peer_id()]);
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_serves_nobody_announces_nothing() {
+    let silent = Fixture::with(Config { serving: Serving::Nobody, ..config() }).await;
+    let (open, reader) = (Fixture::new().await, Fixture::new().await);
+    let (kept, given) = (*block(b"kept").cid(), *block(b"given").cid());
+    silent.catalogue.put(kept);
+    silent.node.provide(silent.key.name(), kept).await;
+    open.catalogue.put(given);
+    for provider in [&silent, &open] {
+        reader.connect(provider).await;
+    }
+    // Both had the same time for it.
+    assert_eq!(reader.finds(given).await, [open.node.peer_id()]);
+    assert_eq!(reader.node.find_providers(kept).await, []);
+    assert_eq!(silent.node.stats().announced, 0);
+}
+
 #[tokio::test]
 async fn providers_are_found_with_their_addresses() {
     let (provider, middle, reader) = (Fixture::new().await, Fixture::new().await, Fixture::new().await);
@@ -495,18 +550,10 @@ async fn providers_are_found_with_their_addresses() {
     provider.blocks.put(&block);
     provider.connect(&middle).await;
     provider.until_introduced(1).await;
-    provider.node.provide(*block.cid()).await;
+    provider.node.provide(provider.key.name(), *block.cid()).await;
     reader.connect(&middle).await;
     reader.until_introduced(1).await;
-    let found = async {
-        loop {
-            let found = reader.node.find_providers(*block.cid()).await;
-            if !found.is_empty() {
-                return found;
-            }
-        }
-    };
-    assert_eq!(timeout(PATIENCE, found).await.unwrap(), [provider.node.peer_id()]);
+    assert_eq!(reader.finds(*block.cid()).await, [provider.node.peer_id()]);
     let provider_id = provider.node.peer_id();
     reader.until(|peers| peers.iter().any(|peer| peer.id == provider_id)).await;
 
@@ -561,9 +608,14 @@ async fn a_port_in_use_is_an_error_that_names_it() {
     let first = Fixture::new().await;
     let taken: Multiaddr = first.address().await.iter().take(2).collect();
     let config = Config { listen: vec![taken.clone()], ..config() };
-    let error = start(config, Arc::new(MemoryBlocks::default()), Arc::new(MemoryRecords::default()))
-        .await
-        .unwrap_err();
+    let error = start(
+        config,
+        Arc::new(MemoryBlocks::default()),
+        Arc::new(MemoryRecords::default()),
+        Arc::new(MemoryCatalogue::default()),
+    )
+    .await
+    .unwrap_err();
     assert!(matches!(&error, StartError::Listen { address, .. } if *address == taken));
     assert!(error.to_string().contains(&taken.to_string()));
 }
@@ -593,9 +645,14 @@ async fn only_those_with_the_swarm_key_connect() {
 #[tokio::test]
 async fn a_peer_address_without_a_peer_is_refused() {
     let config = Config { peers: vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()], ..config() };
-    let error = start(config, Arc::new(MemoryBlocks::default()), Arc::new(MemoryRecords::default()))
-        .await
-        .unwrap_err();
+    let error = start(
+        config,
+        Arc::new(MemoryBlocks::default()),
+        Arc::new(MemoryRecords::default()),
+        Arc::new(MemoryCatalogue::default()),
+    )
+    .await
+    .unwrap_err();
     assert!(matches!(error, StartError::Peer { .. }));
 }
 

@@ -3,8 +3,9 @@
 //! It waits for whichever comes first: a command of a handle, an event of the swarm, an answer of the
 //! program's records, room in the event queue, or the next thing that is due. Nothing in it blocks or
 //! waits for a single peer. The rooms beside it hold what belongs together: `connections`, `exchange`
-//! (records between peers) and `lookups` (the DHTs).
+//! (records between peers), `lookups` (the DHTs) and `announce` (what they are told of).
 
+mod announce;
 mod connections;
 mod exchange;
 mod lookups;
@@ -33,7 +34,7 @@ use crate::name::Name;
 use crate::names::Names;
 use crate::peers::Peers;
 use crate::queries::Queries;
-pub(crate) use lookups::Provided;
+pub(crate) use announce::Provided;
 
 /// With nothing due the task looks round this often.
 const IDLE: Duration = Duration::from_mins(1);
@@ -110,13 +111,16 @@ impl Worker {
             Command::Follow { name, reply } => {
                 let _ = reply.send(self.follow(name));
             }
-            Command::Unfollow { name } => self.unfollow(&name),
+            Command::Unfollow { name } => {
+                self.provided.forget(&name);
+                self.unfollow(&name);
+            }
             Command::Resolve { name, reply } => self.resolve(name, reply),
             Command::Offer { name, record, reply } => {
                 // Whoever asked may have gone.
                 let _ = reply.send(self.take_offer(&name, &record));
             }
-            Command::Provide { root } => self.provided.set(root, Instant::now()),
+            Command::Provide { name, root } => self.provide(name, root),
             Command::FindProviders { cid, reply } => self.find_providers(&cid, reply),
             Command::Connect { address, reply } => self.connect(address, reply),
             // Ends the loop before it comes here.

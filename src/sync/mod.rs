@@ -2,6 +2,7 @@
 //! that only a followed name has are fetched when someone asks for them.
 
 mod adopt;
+mod catalogue;
 mod fetch;
 mod follow;
 mod heal;
@@ -11,6 +12,7 @@ mod nodes;
 mod publish;
 mod records;
 
+pub(crate) use catalogue::StoreCatalogue;
 pub(crate) use fetch::Fetcher;
 pub(crate) use follow::{Followed, Follower};
 pub(crate) use heal::Healer;

@@ -76,6 +76,6 @@ async fn publish_root(store: &Store, node: &Node, key: &Keypair, before: Option<
         None => Bytes::new(),
     };
     node.publish(key.name(), record, nodes).await?;
-    node.provide(root).await;
+    node.provide(key.name(), root).await;
     Ok(root)
 }

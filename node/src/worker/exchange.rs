@@ -84,6 +84,8 @@ impl Worker {
                     self.ask_for(name, record, peers);
                 }
             }
+            Answer::News { table, cids } => self.provided.news(table, &cids),
+            Answer::Page { table, cids, next } => self.provided.read(table, cids, next),
         }
     }
 
