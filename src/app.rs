@@ -9,7 +9,9 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use sampan_node::bitswap::{Serving, Stats as Exchanged};
 use sampan_node::ipns::{Record, Verified, select};
-use sampan_node::{Events, KeyFile, Keypair, Keystore, Multiaddr, Name, Node, PeerId, Records};
+use sampan_node::{
+    Events, KeyFile, Keypair, Keystore, Multiaddr, Name, Node, PeerId, Reachability, Reached, Records,
+};
 use sampan_storage::verify::Verify;
 use sampan_storage::{Cid, Store};
 use serde_json::Value;
@@ -128,6 +130,9 @@ impl App {
             peers: config.peers.clone(),
             acquaintance: config.acquaintance.clone(),
             agent: concat!("sampan/", env!("CARGO_PKG_VERSION")).to_owned(),
+            bootstrap: config.reach.bootstrap.clone(),
+            relaying: config.reach.relaying,
+            upnp: config.reach.upnp,
             mdns: true,
             serving,
         };
@@ -548,6 +553,10 @@ impl Running {
     async fn status(&self) -> Status {
         let stats = self.node.stats();
         let totals = self.collector.totals();
+        let reached = match self.network {
+            Network::Public => self.node.reached().await.map(|reached| describe_reach(&reached)),
+            Network::Lan | Network::Private => None,
+        };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.name.to_string(),
@@ -558,6 +567,7 @@ impl Running {
             http: self.http.clone(),
             url: self.url.clone(),
             network: format!("{:?}", self.network).to_lowercase(),
+            reached,
             data: self.store.dir().display().to_string(),
             peers: self.node.peers().await.len(),
             follows: self.follows(),
@@ -571,6 +581,16 @@ impl Running {
     fn follows(&self) -> Vec<FollowStatus> {
         self.follower.followed().into_iter().map(describe).collect()
     }
+}
+
+fn describe_reach(reached: &Reached) -> String {
+    let state = match reached.reachability {
+        Reachability::Unknown => "not known yet",
+        Reachability::Public => "by everyone",
+        Reachability::Private => "not by strangers",
+    };
+    let relays: Vec<String> = reached.relays.iter().map(ToString::to_string).collect();
+    if relays.is_empty() { state.to_owned() } else { format!("{state}; through {}", relays.join(", ")) }
 }
 
 fn describe(followed: Followed) -> FollowStatus {

@@ -17,6 +17,7 @@ use crate::ipns::{Record, RecordError};
 use crate::name::Name;
 use crate::names::MAX_NAMES;
 use crate::peers::Peer;
+use crate::reach::Reachability;
 
 /// The node's own steps of stopping have shorter deadlines; this one is for a task that is stuck.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -37,6 +38,14 @@ pub struct Published {
     pub followers: usize,
     /// It went out over pubsub to at least one peer.
     pub pubsub: bool,
+}
+
+/// How strangers come to this node, in the public network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    pub reachability: Reachability,
+    /// Peers that relay connections to this node.
+    pub relays: Vec<PeerId>,
 }
 
 /// What became of a record that somebody brought.
@@ -96,6 +105,11 @@ impl Node {
     /// Where this node listens, with its peer id at the end; addresses of this machine only come last.
     pub async fn addresses(&self) -> Vec<Multiaddr> {
         self.call(|reply| Command::Addresses { reply }).await.unwrap_or_default()
+    }
+
+    /// Whether strangers reach this node, and how. `None` once it has stopped.
+    pub async fn reached(&self) -> Option<Reached> {
+        self.call(|reply| Command::Reached { reply }).await
     }
 
     /// The peers that are connected.

@@ -1,6 +1,6 @@
 //! Starting a node: everything is built and bound here, so that what can fail fails before it runs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,12 @@ use crate::config::{Config, Network, peer_of};
 use crate::dialer::Dialer;
 use crate::event::{Counters, Events, Outbox};
 use crate::handle::Node;
+use crate::mdns::Responder;
 use crate::names::Names;
 use crate::peers::Peers;
 use crate::ports;
 use crate::queries::Queries;
+use crate::reach::Reach;
 use crate::records::Records;
 use crate::transport::{self, TransportError};
 use crate::worker::{Provided, Worker};
@@ -78,8 +80,9 @@ pub async fn start(
     let peer_id = config.key.peer_id();
     let bitswap = bitswap::Config { serving: config.serving, ..bitswap::Config::default() };
     let (bitswap, bitswap_client) = bitswap::Behaviour::new(blocks, bitswap);
-    let behaviour = Behaviour::new(&config, bitswap)?;
-    let mut swarm = Swarm::new(transport::build(&config)?, behaviour, peer_id, swarm_config(&config.network));
+    let (transport, relay) = transport::build(&config)?;
+    let behaviour = Behaviour::new(&config, bitswap, relay)?;
+    let mut swarm = Swarm::new(transport, behaviour, peer_id, swarm_config(&config.network));
     let listeners = listen(&mut swarm, &config)?;
 
     let now = Instant::now();
@@ -87,6 +90,13 @@ pub async fn start(
     for address in config.peers {
         let peer = peer_of(&address).ok_or_else(|| StartError::Peer { address: address.clone() })?;
         dialer.keep(peer, address, now);
+    }
+    let responder = config.mdns.then(|| Responder::start(peer_id)).transpose().unwrap_or_else(|error| {
+        tracing::warn!(%error, "kubo on this LAN does not find this node: its questions cannot be answered");
+        None
+    });
+    for address in &config.bootstrap {
+        peer_of(address).ok_or_else(|| StartError::Peer { address: address.clone() })?;
     }
     let counters = Arc::new(Counters::default());
     let (outbox, events) = Outbox::new();
@@ -104,6 +114,9 @@ pub async fn start(
         peers: Peers::default(),
         queries: Queries::default(),
         provided: Provided::new(now),
+        reach: Reach::new(config.relaying, now),
+        responder,
+        confirmed_here: BTreeSet::new(),
         asked: HashMap::new(),
         connecting: HashMap::new(),
         listeners,

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use libp2p::gossipsub;
 use libp2p::request_response::{self, Message, ProtocolSupport};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Swarm, identify, swarm};
+use libp2p::{Swarm, identify, relay, swarm};
 use sampan_storage::{Block, MemoryBlocks};
 use tokio::time::timeout;
 
@@ -18,7 +18,7 @@ use crate::gate::Acquaintance;
 use crate::ipns::{Draft, LIFETIME, Record, RecordError, Verified};
 use crate::{
     Config, Event, Events, Keypair, MemoryCatalogue, MemoryRecords, Multiaddr, Network, Node, PeerId,
-    PublishError, Refusal, StartError, fetch, follow, gossip, start, transport,
+    PublishError, Refusal, Relaying, StartError, fetch, follow, gossip, start, transport,
 };
 
 /// Far above what anything here takes.
@@ -41,6 +41,9 @@ fn config() -> Config {
         peers: Vec::new(),
         agent: "sampan/test".to_owned(),
         acquaintance: Acquaintance::default(),
+        bootstrap: Vec::new(),
+        relaying: Relaying::default(),
+        upnp: false,
         mdns: false,
         serving: Serving::Everyone,
     }
@@ -187,7 +190,7 @@ impl Stranger {
             ),
         };
         let swarm_config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
-        let transport = transport::build(&config).unwrap();
+        let (transport, _) = transport::build(&config).unwrap();
         let mut swarm = Swarm::new(transport, behaviour, config.key.peer_id(), swarm_config);
         let address = node.addresses().await.first().unwrap().clone();
         swarm.dial(address).unwrap();
@@ -505,6 +508,76 @@ async fn where_some_are_allowed_the_others_are_not_taken() {
     friend.connect(&node).await;
     node.until(|peers| peers.len() == 1 && peers.iter().all(|peer| peer.id == friend.node.peer_id())).await;
     stranger.until(<[_]>::is_empty).await;
+}
+
+/// Relays for others, as kubo does in the public network.
+#[derive(NetworkBehaviour)]
+struct RelayBehaviour {
+    identify: identify::Behaviour,
+    relay: relay::Behaviour,
+}
+
+/// Starts one. Returns where it is; it runs as long as the test does.
+async fn relay() -> Multiaddr {
+    let config = config();
+    let (key, peer) = (config.key.to_libp2p(), config.key.peer_id());
+    let behaviour = RelayBehaviour {
+        identify: identify::Behaviour::new(identify::Config::new("ipfs/0.1.0".to_owned(), key.public())),
+        relay: relay::Behaviour::new(peer, relay::Config::default()),
+    };
+    let swarm_config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
+    let (transport, _) = transport::build(&config).unwrap();
+    let mut swarm = Swarm::new(transport, behaviour, peer, swarm_config);
+    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            break address;
+        }
+    };
+    swarm.add_external_address(address.clone());
+    tokio::spawn(async move {
+        loop {
+            swarm.select_next_some().await;
+        }
+    });
+    address.with_p2p(peer).unwrap()
+}
+
+#[tokio::test]
+async fn a_node_that_nobody_can_call_is_reached_through_a_relay() {
+    let public = Config { network: Network::Public, ..config() };
+    let hidden = Config { listen: Vec::new(), relaying: Relaying::Always, ..public.clone() };
+    let (hidden, caller) =
+        (Fixture::with(hidden).await, Fixture::with(Config { key: Keypair::generate(), ..public }).await);
+    let block = block(b"behind a router");
+    hidden.blocks.put(&block);
+    let relay = relay().await;
+    let relay_id = hidden.node.connect(relay.clone()).await.unwrap();
+    let reserved = async {
+        while hidden.node.reached().await.unwrap().relays != [relay_id] {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, reserved).await.expect("the relay granted no reservation");
+
+    let through = hidden.address().await;
+    assert!(through.to_string().starts_with(&format!("{relay}/p2p-circuit")), "{through}");
+    assert_eq!(caller.node.connect(through).await.unwrap(), hidden.node.peer_id());
+    let options = SessionOptions { providers: vec![hidden.node.peer_id()], ..SessionOptions::default() };
+    let mut session = caller.node.bitswap().session(options).await.unwrap();
+    session.want(vec![(*block.cid(), 15)]).await.unwrap();
+    let fetched = timeout(PATIENCE, session.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(fetched, block);
+}
+
+#[tokio::test]
+async fn on_a_lan_nobody_is_asked_to_relay() {
+    let node = Fixture::with(Config { relaying: Relaying::Always, ..config() }).await;
+    let relay = relay().await;
+    node.node.connect(relay).await.unwrap();
+    node.until_introduced(1).await;
+    assert_eq!(node.node.reached().await.unwrap().relays, []);
+    assert!(node.node.addresses().await.iter().all(|address| !address.to_string().contains("p2p-circuit")));
 }
 
 fn block(content: &'static [u8]) -> Block {

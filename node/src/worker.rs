@@ -3,14 +3,16 @@
 //! It waits for whichever comes first: a command of a handle, an event of the swarm, an answer of the
 //! program's records, room in the event queue, or the next thing that is due. Nothing in it blocks or
 //! waits for a single peer. The rooms beside it hold what belongs together: `connections`, `exchange`
-//! (records between peers), `lookups` (the DHTs) and `announce` (what they are told of).
+//! (records between peers), `lookups` (the DHTs), `announce` (what they are told of) and
+//! `reaching` (strangers, and relays).
 
 mod announce;
 mod connections;
 mod exchange;
 mod lookups;
+mod reaching;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,10 +32,12 @@ use crate::config::Network;
 use crate::dialer::Dialer;
 use crate::event::{Counters, Outbox};
 use crate::handle::ConnectError;
+use crate::mdns::Responder;
 use crate::name::Name;
 use crate::names::Names;
 use crate::peers::Peers;
 use crate::queries::Queries;
+use crate::reach::Reach;
 pub(crate) use announce::Provided;
 
 /// With nothing due the task looks round this often.
@@ -53,6 +57,11 @@ pub(crate) struct Worker {
     pub(crate) peers: Peers,
     pub(crate) queries: Queries,
     pub(crate) provided: Provided,
+    pub(crate) reach: Reach,
+    /// Says on the LAN where this node is.
+    pub(crate) responder: Option<Responder>,
+    /// Addresses that this node says of itself that they can be called, as on a LAN nobody else does.
+    pub(crate) confirmed_here: BTreeSet<Multiaddr>,
     /// What was asked of other Sampans, by name.
     pub(crate) asked: HashMap<OutboundRequestId, Name>,
     /// Who waits for a connection.
@@ -102,6 +111,9 @@ impl Worker {
             Command::Addresses { reply } => {
                 let _ = reply.send(self.addresses());
             }
+            Command::Reached { reply } => {
+                let _ = reply.send(self.reached());
+            }
             Command::Peers { reply } => {
                 let _ = reply.send(self.peers.list());
             }
@@ -145,6 +157,10 @@ impl Worker {
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Fetch(event) => self.on_fetch(event),
             BehaviourEvent::Follow(event) => self.on_follow(event),
+            BehaviourEvent::Callback(event) => self.on_callback(&event),
+            BehaviourEvent::Relay(event) => reaching::on_relay(&event),
+            // What they find out comes as an address, or as a connection.
+            BehaviourEvent::Punch(_) | BehaviourEvent::Upnp(_) => {}
             BehaviourEvent::Gate(never) | BehaviourEvent::Limits(never) | BehaviourEvent::Bitswap(never) => {
                 match never {}
             }
@@ -157,6 +173,7 @@ impl Worker {
         self.look_up_due(now);
         self.sweep_queries(now);
         self.provide_due(now);
+        self.reserve_due(now);
     }
 
     fn next_wake(&self) -> Instant {
@@ -166,6 +183,7 @@ impl Worker {
             self.names.next_due(),
             self.queries.next_sweep(),
             self.provided.next_due(),
+            self.reach.next_due().filter(|_| self.network.is_public()),
         ];
         due.into_iter().flatten().min().unwrap_or(now + IDLE).min(now + IDLE)
     }

@@ -22,6 +22,7 @@ pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
         row("peers", status.peers.to_string()),
         row("data", status.data),
     ];
+    rows.extend(status.reached.map(|reached| row("reached", reached)));
     rows.extend(status.addresses.into_iter().map(|address| row("p2p", address)));
     for follow in status.follows {
         rows.push(row("follows", follow.name));

@@ -373,6 +373,24 @@ pub(crate) const KEYS: &[Key] = &[
         Used,
         "Peer ids; with these none are, whatever `ipfs.allow` says. Default: none.",
     ),
+    key(
+        "ipfs.bootstrap",
+        Multiaddrs,
+        Used,
+        "Where the node enters the public network; each ends in `/p2p/<peer id>`. Default: kubo's list.",
+    ),
+    key(
+        "ipfs.relay",
+        Choice(&["auto", "always", "never"]),
+        Used,
+        "In the public network, others relay connections to the node: where strangers cannot call it, always or never. Default: `auto`.",
+    ),
+    key(
+        "ipfs.upnp",
+        Switch,
+        Used,
+        "In the public network, the router is asked by UPnP to forward the ports. Default: `false`.",
+    ),
     key("ipfs.follow", Names, Used, "Registries that are followed, as `--follow`. Default: none."),
     key(
         "ipfs.swarmkey",
