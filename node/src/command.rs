@@ -6,7 +6,7 @@ use libp2p::PeerId;
 use libp2p::multiaddr::Multiaddr;
 use tokio::sync::oneshot;
 
-use crate::handle::{ConnectError, FollowError, Found, Offered, PublishError, Published};
+use crate::handle::{ConnectError, FollowError, Found, Offered, PublishError, Published, Reached};
 use crate::ipns::Verified;
 use crate::name::Name;
 use crate::peers::Peer;
@@ -14,13 +14,14 @@ use crate::peers::Peer;
 #[derive(Debug)]
 pub(crate) enum Command {
     Addresses { reply: oneshot::Sender<Vec<Multiaddr>> },
+    Reached { reply: oneshot::Sender<Reached> },
     Peers { reply: oneshot::Sender<Vec<Peer>> },
     Publish { record: Verified, nodes: Bytes, reply: oneshot::Sender<Result<Published, PublishError>> },
     Follow { name: Name, reply: oneshot::Sender<Result<(), FollowError>> },
     Unfollow { name: Name },
     Resolve { name: Name, reply: oneshot::Sender<Option<Found>> },
     Offer { name: Name, record: Bytes, reply: oneshot::Sender<Offered> },
-    Provide { root: Cid },
+    Provide { name: Name, root: Cid },
     FindProviders { cid: Cid, reply: oneshot::Sender<Vec<PeerId>> },
     Connect { address: Multiaddr, reply: oneshot::Sender<Result<PeerId, ConnectError>> },
     Shutdown { reply: oneshot::Sender<()> },

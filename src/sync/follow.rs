@@ -313,6 +313,9 @@ impl Follower {
                 tracing::debug!(%name, sequence, "adopted");
             }
             if error.is_none() {
+                if let Some((root, _)) = self.good(&name) {
+                    self.node.provide(name, root).await;
+                }
                 self.leave_moved(target.unwrap_or(name)).await;
             }
             let failed = error.is_some();

@@ -365,6 +365,22 @@ impl Store {
         self.inner.index.after(*tree, row).take(limit).map(|row| Ok(row?.0)).collect()
     }
 
+    /// Manifests of a repository, in byte order of their digests.
+    pub fn revisions(
+        &self,
+        tree: &TreeKey,
+        repository: &RepositoryName,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Vec<Digest>, StoreError> {
+        self.inner
+            .index
+            .revisions_after(*tree, repository.as_str(), after)
+            .take(limit)
+            .filter_map(|row| row.map(|(digest, _)| digest.parse().ok()).transpose())
+            .collect()
+    }
+
     /// Manifests that refer to `subject`, in byte order of their digests.
     pub fn referrers(
         &self,

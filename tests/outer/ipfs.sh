@@ -350,16 +350,19 @@ providers_on_the_lan() {
 # provided PEER CID ADDRESS
 provided() { providers "$1" "$2" | grep -qF "$(ip_of s)"; }
 
-# Whoever comes first. It is Sampan that finds the peer: go-libp2p reads no answers of rust-libp2p's mDNS, because these
-# have no SRV record and their names do not end in the name of the service.
+# Whoever comes first. The peer connects to nobody, so that each is seen to find the other.
 mdns_whoever_comes_first() {
     serve s
     peer x quiet
     eventually $NEWS "Sampan finds a peer that comes later" knows x "$(status s .peer_id)"
+    eventually $NEWS "a peer that comes later finds Sampan" finds x "$(status s .peer_id)"
     stop s
     serve s
     eventually $NEWS "Sampan finds a peer that was there before it" knows x "$(status s .peer_id)"
 }
+
+# finds PEER ID: by multicast; a kubo does not say how
+finds() { is_kubo "$1" || ask "$1" GET mdns | grep -q "$2"; }
 
 a_private_network() {
     local key=$WORK/swarm.key
