@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cid::Cid;
 use libp2p::PeerId;
 use libp2p::request_response::ResponseChannel;
-use sampan_storage::Place;
+use sampan_storage::{Page, Place};
 use tokio::task::JoinSet;
 
 use crate::audience::Audience;
@@ -69,7 +69,7 @@ pub(crate) enum Answer {
     /// Nothing where it cannot be said now.
     Page {
         table: Table,
-        page: Option<(Vec<Cid>, Option<Place>)>,
+        page: Option<Page>,
     },
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use cid::Cid;
-use sampan_storage::Place;
+use sampan_storage::{Page, Place};
 
 /// What the DHTs are told that it is here: nothing that a stranger may not have. Asked off the network's task, so it
 /// may block for a moment.
@@ -13,7 +13,7 @@ pub trait Catalogue: Send + Sync {
 
     /// All that is here, from after `after` on, at most `limit` on a page; with the page goes where the next begins.
     /// `None` where that cannot be said now: it is asked again.
-    fn page(&self, after: Option<Place>, limit: usize) -> Option<(Vec<Cid>, Option<Place>)>;
+    fn page(&self, after: Option<Place>, limit: usize) -> Option<Page>;
 }
 
 /// A catalogue in memory: the twin for tests.
@@ -34,8 +34,8 @@ impl Catalogue for MemoryCatalogue {
     }
 
     /// All on one page.
-    fn page(&self, _: Option<Place>, limit: usize) -> Option<(Vec<Cid>, Option<Place>)> {
+    fn page(&self, _: Option<Place>, limit: usize) -> Option<Page> {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        Some((all.iter().take(limit).copied().collect(), None))
+        Some(Page { cids: all.iter().take(limit).copied().collect(), next: None })
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use cid::Cid;
-use sampan_storage::Place;
+use sampan_storage::{Page, Place};
 use tokio::time::Instant;
 
 use crate::queries::Table;
@@ -134,10 +134,10 @@ impl Plan {
     }
 
     /// The page that [`Step::Read`] asked for, and the place where it ends if more follow.
-    pub(crate) fn read(&mut self, cids: Vec<Cid>, next: Option<Place>) {
+    pub(crate) fn read(&mut self, page: Page) {
         let Sweep::Reading { began, newcomer, .. } = self.sweep else { return };
-        self.page.extend(cids);
-        self.sweep = match next {
+        self.page.extend(page.cids);
+        self.sweep = match page.next {
             Some(place) => Sweep::At { began, place: Some(place), newcomer },
             None => Sweep::Last { began, newcomer },
         };
@@ -206,6 +206,10 @@ mod tests {
         *Block::new(RAW, seed.to_be_bytes().to_vec().into()).cid()
     }
 
+    fn last(cids: Vec<Cid>) -> Page {
+        Page { cids, next: None }
+    }
+
     fn steps(plan: &mut Plan, now: Instant) -> Vec<Step> {
         std::iter::from_fn(|| plan.step(now)).collect()
     }
@@ -232,7 +236,7 @@ mod tests {
         let now = Instant::now();
         let mut plan = ready(Table::Lan, now);
         assert_eq!(plan.step(now), Some(Step::Read(None)));
-        plan.read(vec![raw(1), raw(2)], None);
+        plan.read(last(vec![raw(1), raw(2)]));
         plan.news(&[raw(3), raw(4)]);
         plan.news(&[raw(5), raw(4)]);
         let mut told = Vec::new();
@@ -274,7 +278,7 @@ mod tests {
         let now = Instant::now();
         let mut plan = ready(Table::Lan, now);
         assert_eq!(steps(&mut plan, now), [Step::Read(None)]);
-        plan.read(vec![raw(1)], None);
+        plan.read(last(vec![raw(1)]));
         assert_eq!(steps(&mut plan, now), [Step::Announce(raw(1))]);
         assert_eq!(plan.next_due(), Some(now + ROUND));
         assert_eq!(plan.step(now + ROUND), Some(Step::Read(None)));
@@ -288,12 +292,12 @@ mod tests {
         assert_eq!(steps(&mut plan, now), [Step::Read(None)]);
         plan.newcomer();
         plan.newcomer();
-        plan.read(Vec::new(), None);
+        plan.read(last(Vec::new()));
         assert_eq!(plan.step(now), None);
         assert_eq!(plan.next_due(), Some(now + LAN.rest));
         let then = now + LAN.rest;
         assert_eq!(plan.step(then), Some(Step::Read(None)));
-        plan.read(Vec::new(), None);
+        plan.read(last(Vec::new()));
         assert_eq!(plan.step(then), None);
         assert_eq!(plan.next_due(), Some(then + ROUND), "nobody came since");
         plan.newcomer();

@@ -1,7 +1,7 @@
 //! Answers the node's questions about what others may find this registry by: nothing that strangers may not have.
 
 use sampan_node::Catalogue;
-use sampan_storage::{Blocks, Cid, Place, Store};
+use sampan_storage::{Blocks, Cid, Page, Place, Store};
 
 #[derive(Clone, Debug)]
 pub(crate) struct StoreCatalogue(pub(crate) Store);
@@ -24,7 +24,7 @@ impl Catalogue for StoreCatalogue {
         news
     }
 
-    fn page(&self, after: Option<Place>, limit: usize) -> Option<(Vec<Cid>, Option<Place>)> {
+    fn page(&self, after: Option<Place>, limit: usize) -> Option<Page> {
         self.0.entities(after, limit).unwrap_or_else(|error| {
             tracing::info!(%error, "announcements in the DHT wait: the lists could not be read");
             None

@@ -17,6 +17,14 @@ use crate::store::Store;
 use crate::tree::{self, Diff, Entry};
 use crate::view::Tree;
 
+/// Some of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    pub cids: Vec<Cid>,
+    /// Where the next page begins; `None` on the last.
+    pub next: Option<Place>,
+}
+
 /// Where a page of entities ended. What comes or goes meanwhile is met in the next round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place(Stage);
@@ -30,7 +38,7 @@ enum Stage {
 }
 
 /// A page that is being filled.
-struct Page {
+struct Gathering {
     public: Public,
     /// Of the public tree, where my tree is divided.
     divided: Option<Cid>,
@@ -43,15 +51,11 @@ impl Store {
     /// The entities after a place that lie here and strangers may have, at most `limit`, and where to go on; there may
     /// be none on a page and more to come. `None` while it is being made out what strangers may have. Blocks on the
     /// disk.
-    pub fn entities(
-        &self,
-        after: Option<Place>,
-        limit: usize,
-    ) -> Result<Option<(Vec<Cid>, Option<Place>)>, StoreError> {
+    pub fn entities(&self, after: Option<Place>, limit: usize) -> Result<Option<Page>, StoreError> {
         let public = self.public();
         let Some((root, _)) = public.root() else { return Ok(None) };
         let divided = self.is_divided().then_some(root);
-        let mut page = Page { public, divided, found: Vec::new(), left: limit };
+        let mut page = Gathering { public, divided, found: Vec::new(), left: limit };
         let stage = after.map_or(Stage::Roots(0), |place| place.0);
         let next = match stage {
             Stage::Roots(told) => Some(self.roots(told, &mut page)),
@@ -59,7 +63,7 @@ impl Store {
                 self.in_tree(name.as_deref(), repository, manifest, &mut page)?
             }
         };
-        Ok(Some((page.found, next.map(Place))))
+        Ok(Some(Page { cids: page.found, next: next.map(Place) }))
     }
 
     /// The repositories and manifests that `new` has over `old` and strangers may have, at most `limit`. Blocks on the
@@ -90,7 +94,7 @@ impl Store {
         Ok(found)
     }
 
-    fn roots(&self, told: usize, page: &mut Page) -> Stage {
+    fn roots(&self, told: usize, page: &mut Gathering) -> Stage {
         let mut roots = vec![page.divided.unwrap_or_else(|| self.root())];
         if page.divided.is_none() {
             let followed = self.state().follows;
@@ -107,7 +111,7 @@ impl Store {
         name: Option<&str>,
         mut repository: String,
         mut manifest: Option<Digest>,
-        page: &mut Page,
+        page: &mut Gathering,
     ) -> Result<Option<Stage>, StoreError> {
         let mut trees = if page.divided.is_some() { vec![self.mine()] } else { self.trees() };
         trees.sort_by_key(|tree| tree.name().map(str::to_owned));
@@ -137,7 +141,7 @@ impl Store {
         tree: &Tree,
         repository: &str,
         mut after: Option<Digest>,
-        page: &mut Page,
+        page: &mut Gathering,
     ) -> Result<Option<Digest>, StoreError> {
         let Ok(name) = repository.parse::<RepositoryName>() else { return Ok(None) };
         while page.left > 0 {
@@ -155,7 +159,7 @@ impl Store {
     }
 }
 
-impl Page {
+impl Gathering {
     /// What stands at a path, if strangers may have it. My lists know of all repositories, and the public tree only of
     /// the public ones.
     fn take(&mut self, store: &Store, tree: &Tree, path: &str) -> Result<(), StoreError> {
@@ -189,7 +193,7 @@ mod tests {
     fn all(store: &Store, limit: usize) -> Vec<Cid> {
         let (mut found, mut place) = (Vec::new(), None);
         loop {
-            let (page, next) = store.entities(place, limit).unwrap().unwrap();
+            let Page { cids: page, next } = store.entities(place, limit).unwrap().unwrap();
             assert!(page.len() <= limit);
             found.extend(page);
             match next {

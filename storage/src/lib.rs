@@ -53,7 +53,7 @@ pub use cid::Cid;
 pub use commit::{Adoption, Commit};
 pub use dag::directory::Entry;
 pub use digest::{Algorithm, Digest, Hasher};
-pub use entities::Place;
+pub use entities::{Page, Place};
 pub use error::{OpenError, StoreError};
 pub use index::TreeKey;
 pub use kept::{KeepError, Keeping};

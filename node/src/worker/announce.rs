@@ -7,7 +7,7 @@ use cid::Cid;
 use libp2p::PeerId;
 use libp2p::kad::store::RecordStore;
 use libp2p::kad::{self, QueryId, RecordKey};
-use sampan_storage::Place;
+use sampan_storage::Page;
 use tokio::time::Instant;
 
 use super::Worker;
@@ -84,8 +84,8 @@ impl Provided {
         self.of_mut(table).plan.news(cids);
     }
 
-    pub(super) fn read(&mut self, table: Table, cids: Vec<Cid>, next: Option<Place>) {
-        self.of_mut(table).plan.read(cids, next);
+    pub(super) fn read(&mut self, table: Table, page: Page) {
+        self.of_mut(table).plan.read(page);
     }
 
     /// An announcement has ended, well or not.

@@ -90,8 +90,8 @@ impl Worker {
             }
             Answer::News { table, cids } => self.provided.news(table, &cids),
             Answer::Page { table, page } => {
-                if let Some((cids, next)) = page {
-                    self.provided.read(table, cids, next);
+                if let Some(page) = page {
+                    self.provided.read(table, page);
                 }
             }
         }

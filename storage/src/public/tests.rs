@@ -314,9 +314,9 @@ fn what_is_told_of_is_public_too() {
     let told = |limit| {
         let (mut told, mut place) = (Vec::new(), None);
         loop {
-            let (page, next) = store.entities(place, limit).unwrap().unwrap();
-            told.extend(page);
-            place = next;
+            let page = store.entities(place, limit).unwrap().unwrap();
+            told.extend(page.cids);
+            place = page.next;
             if place.is_none() {
                 return told;
             }
