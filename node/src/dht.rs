@@ -129,7 +129,8 @@ fn store(peer: PeerId) -> MemoryStore {
     let config = MemoryStoreConfig {
         max_records: MAX_RECORDS,
         max_value_bytes: MAX_RECORD,
-        max_provided_keys: MAX_OWN + MAX_FOREIGN,
+        // A new one comes before the oldest goes.
+        max_provided_keys: MAX_OWN + MAX_FOREIGN + 1,
         ..MemoryStoreConfig::default()
     };
     MemoryStore::with_config(peer, config)

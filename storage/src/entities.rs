@@ -66,17 +66,22 @@ impl Store {
         Ok(Some(Page { cids: page.found, next: next.map(Place) }))
     }
 
-    /// The repositories and manifests that `new` has over `old` and strangers may have, at most `limit`. Blocks on the
-    /// disk.
+    /// The repositories that are not in `new` what they were in `old`, and the manifests that are new, as far as
+    /// strangers may have them, at most `limit`. Blocks on the disk.
     pub fn entities_between(&self, old: Cid, new: Cid, limit: usize) -> Result<Vec<Cid>, StoreError> {
         let (mut repositories, mut manifests) = (BTreeSet::new(), BTreeSet::new());
         let missing = Diff::new(Some(old), new, 0).advance(self.inner().as_ref(), &mut |difference| {
-            if difference.new.is_none() || repositories.len() + manifests.len() >= limit {
+            if repositories.len() + manifests.len() >= limit {
                 return;
             }
-            if let Some(Item::Revision(repository, digest)) = layout::parse(&difference.path) {
-                repositories.insert(repository.to_string());
+            let Some(item) = layout::parse(&difference.path) else { return };
+            if let Item::Revision(_, digest) = &item
+                && difference.new.is_some()
+            {
                 manifests.insert(digest.to_string());
+            }
+            if let Some(repository) = item.repository() {
+                repositories.insert(repository.to_string());
             }
         })?;
         if let Some(cid) = missing.first() {
@@ -188,6 +193,7 @@ impl Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Commit;
     use crate::tests::{now, push};
 
     fn all(store: &Store, limit: usize) -> Vec<Cid> {
@@ -236,5 +242,15 @@ mod tests {
         let news = store.entities_between(before, store.root(), 9).unwrap();
         assert_eq!(news, [repository_node(&store), image.manifest.root.cid]);
         assert_eq!(store.entities_between(before, store.root(), 1).unwrap().len(), 1);
+        // A tag alone makes the repository another one.
+        let before = store.root();
+        let mut commit = Commit::new();
+        commit.put_link(
+            layout::tag(&"foo/bar".parse().unwrap(), &"v3".parse().unwrap()),
+            &image.manifest.digest,
+        );
+        now(store.commit(commit)).unwrap();
+        now(store.fold()).unwrap();
+        assert_eq!(store.entities_between(before, store.root(), 9).unwrap(), [repository_node(&store)]);
     }
 }
