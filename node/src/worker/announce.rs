@@ -57,7 +57,14 @@ struct Audience {
 #[derive(Debug)]
 struct Root {
     now: Cid,
-    told: HashMap<Table, Cid>,
+    told: HashMap<Table, Told>,
+}
+
+/// The root that the news of a table begin with, and whether everyone who is there was told of it.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    root: Cid,
+    by_all: bool,
 }
 
 impl Provided {
@@ -104,7 +111,9 @@ impl Provided {
         if self.roots.len() >= MAX_NAMES && !self.roots.contains_key(&name) {
             return;
         }
-        self.roots.entry(name).or_insert_with(|| Root { now: root, told: HashMap::new() }).now = root;
+        let told = Told { root, by_all: false };
+        let untold = || Root { now: root, told: TABLES.iter().map(|table| (*table, told)).collect() };
+        self.roots.entry(name).or_insert_with(untold).now = root;
         for table in tables {
             self.of_mut(*table).due.get_or_insert(now + after(*table));
         }
@@ -112,24 +121,27 @@ impl Provided {
 
     /// A peer joined the DHT after roots were announced.
     fn again(&mut self, table: Table, now: Instant) {
-        for root in self.roots.values_mut() {
-            root.told.remove(&table);
+        for told in self.roots.values_mut().filter_map(|root| root.told.get_mut(&table)) {
+            told.by_all = false;
         }
         let audience = self.of_mut(table);
         audience.plan.newcomer();
         audience.due.get_or_insert(now + LAN_AFTER);
     }
 
-    /// The roots that a table was not told, each with the one that it was told before.
+    /// The roots that not everyone of a table was told, each with the one before it that was, if that is another.
     fn untold(&self, table: Table) -> Vec<(Name, Option<Cid>, Cid)> {
-        let told = |root: &Root| root.told.get(&table).copied();
-        let roots = self.roots.iter().map(|(name, root)| (*name, told(root), root.now));
-        roots.filter(|(_, before, root)| *before != Some(*root)).collect()
+        let untold = |(name, root): (&Name, &Root)| {
+            let told = root.told.get(&table)?;
+            let before = (told.root != root.now).then_some(told.root);
+            (before.is_some() || !told.by_all).then_some((*name, before, root.now))
+        };
+        self.roots.iter().filter_map(untold).collect()
     }
 
     fn told(&mut self, table: Table, name: &Name, root: Cid) {
         if let Some(known) = self.roots.get_mut(name) {
-            known.told.insert(table, root);
+            known.told.insert(table, Told { root, by_all: true });
         }
     }
 
@@ -312,4 +324,36 @@ fn after(table: Table) -> Duration {
 /// Providers are kept by multihash, so that CIDv0 and CIDv1 are one (kad-dht specification).
 pub(super) fn provider_key(cid: &Cid) -> RecordKey {
     RecordKey::new(&cid.hash().to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use sampan_storage::block::{Block, RAW};
+
+    use super::*;
+    use crate::Keypair;
+
+    fn root(content: &'static [u8]) -> Cid {
+        *Block::new(RAW, content.into()).cid()
+    }
+
+    #[test]
+    fn a_newcomer_is_told_the_root_and_nobody_misses_what_is_new_in_it() {
+        let (now, name) = (Instant::now(), Keypair::generate().name());
+        let [one, two, six] = [b"one", b"two", b"six"].map(|content| root(content));
+        let mut provided = Provided::new(now);
+        let set = |provided: &mut Provided, root| provided.set(name, root, &[Table::Lan], now);
+        set(&mut provided, one);
+        assert_eq!(provided.untold(Table::Lan), [(name, None, one)]);
+        set(&mut provided, two);
+        assert_eq!(provided.untold(Table::Lan), [(name, Some(one), two)], "before anybody came");
+        provided.told(Table::Lan, &name, two);
+        assert_eq!(provided.untold(Table::Lan), []);
+        provided.again(Table::Lan, now);
+        assert_eq!(provided.untold(Table::Lan), [(name, None, two)]);
+        set(&mut provided, six);
+        assert_eq!(provided.untold(Table::Lan), [(name, Some(two), six)]);
+        provided.forget(&name);
+        assert_eq!(provided.untold(Table::Lan), []);
+    }
 }
