@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::multiaddr::{Multiaddr, Protocol};
+use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketType, sockopt};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
@@ -113,7 +114,7 @@ impl Task {
         }
     }
 
-    /// Joins the group on networks that are new, and leaves it on those that are gone.
+    /// Joins the group on each network, and leaves it on those that are gone.
     fn move_to(&mut self, addresses: &[Multiaddr]) {
         let now = by_interface(addresses, self.peer);
         for ip in self.interfaces.keys().filter(|ip| !now.contains_key(*ip)) {
@@ -122,12 +123,11 @@ impl Task {
         }
         let mut joined = HashMap::new();
         for (ip, interface) in now {
-            let known = self.interfaces.contains_key(&ip);
-            if !known && let Err(error) = sockopt::set_ip_add_membership(&self.socket, &GROUP, &ip) {
-                tracing::debug!(%ip, %error, "no multicast on this interface");
-                continue;
+            match sockopt::set_ip_add_membership(&self.socket, &GROUP, &ip) {
+                // One that was joined before, or by another of its addresses.
+                Ok(()) | Err(Errno::ADDRINUSE) => _ = joined.insert(ip, interface),
+                Err(error) => tracing::debug!(%ip, %error, "no multicast on this interface"),
             }
-            joined.insert(ip, interface);
         }
         self.interfaces = joined;
     }
