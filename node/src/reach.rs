@@ -10,9 +10,6 @@ use libp2p::PeerId;
 use libp2p::core::transport::ListenerId;
 use tokio::time::Instant;
 
-/// Calls that failed, with none that came through, before a node takes itself for unreachable. One may have gone to
-/// an address that nobody has.
-const FAILURES: usize = 3;
 /// One may go away while the other holds.
 const MAX_RELAYS: usize = 2;
 /// From one attempt to the next.
@@ -29,7 +26,8 @@ pub enum Reachability {
     Unknown,
     /// An address of this node was called and answered.
     Public,
-    /// Others called and did not come through.
+    /// Others called and did not come through. One call is enough: each address is tried once, there may be no other,
+    /// and an error costs two reservations that are let go of when the next call comes through.
     Private,
 }
 
@@ -47,7 +45,7 @@ pub enum Relaying {
 pub(crate) struct Reach {
     relaying: Relaying,
     confirmed: bool,
-    failures: usize,
+    failed: bool,
     /// Reservations asked for or held.
     relays: HashMap<ListenerId, Relay>,
     grudges: HashMap<PeerId, Instant>,
@@ -65,7 +63,7 @@ impl Reach {
         Self {
             relaying,
             confirmed: false,
-            failures: 0,
+            failed: false,
             relays: HashMap::new(),
             grudges: HashMap::new(),
             next: now,
@@ -73,10 +71,10 @@ impl Reach {
     }
 
     pub(crate) fn reachability(&self) -> Reachability {
-        match (self.confirmed, self.failures) {
+        match (self.confirmed, self.failed) {
             (true, _) => Reachability::Public,
-            (false, FAILURES..) => Reachability::Private,
-            (false, _) => Reachability::Unknown,
+            (false, true) => Reachability::Private,
+            (false, false) => Reachability::Unknown,
         }
     }
 
@@ -84,12 +82,12 @@ impl Reach {
     pub(crate) fn set_confirmed(&mut self, confirmed: bool) {
         self.confirmed = confirmed;
         if confirmed {
-            self.failures = 0;
+            self.failed = false;
         }
     }
 
     pub(crate) fn call_failed(&mut self) {
-        self.failures = (self.failures + 1).min(FAILURES);
+        self.failed = true;
     }
 
     /// Which of these peers, all of them relays, is to be asked for a reservation now.
@@ -170,17 +168,15 @@ mod tests {
 
     fn private() -> (Reach, Instant) {
         let (mut reach, now) = reach(Relaying::Auto);
-        (0..FAILURES).for_each(|_| reach.call_failed());
+        reach.call_failed();
         (reach, now)
     }
 
     #[test]
-    fn some_failures_make_a_node_private_and_one_success_public() {
+    fn a_failure_makes_a_node_private_and_a_success_public() {
         let (mut reach, _) = reach(Relaying::Auto);
         assert_eq!(reach.reachability(), Reachability::Unknown);
         reach.call_failed();
-        assert_eq!(reach.reachability(), Reachability::Unknown);
-        (0..9).for_each(|_| reach.call_failed());
         assert_eq!(reach.reachability(), Reachability::Private);
         reach.set_confirmed(true);
         assert_eq!(reach.reachability(), Reachability::Public);
@@ -198,7 +194,7 @@ mod tests {
         let (mut always, now) = reach(Relaying::Always);
         assert_eq!(always.choose(&relay, now), Some(relay[0]));
         let (mut never, now) = reach(Relaying::Never);
-        (0..9).for_each(|_| never.call_failed());
+        never.call_failed();
         assert_eq!(never.choose(&relay, now), None);
     }
 
