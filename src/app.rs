@@ -155,7 +155,6 @@ impl App {
             agent: concat!("sampan/", env!("CARGO_PKG_VERSION")).to_owned(),
             bootstrap: config.reach.bootstrap.clone(),
             relaying: config.reach.relaying,
-            upnp: config.reach.upnp,
             mdns: true,
             serving: Serving::Everyone,
             members,

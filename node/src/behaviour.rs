@@ -6,7 +6,7 @@ use std::time::Duration;
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{dcutr, gossipsub, identify, mdns, ping, relay, upnp};
+use libp2p::{dcutr, gossipsub, identify, mdns, ping, relay};
 
 use crate::callback::Callback;
 use crate::config::{Config, peer_of};
@@ -48,7 +48,6 @@ pub(crate) struct Behaviour {
     callback: Toggle<Callback>,
     relay: Toggle<relay::client::Behaviour>,
     punch: Toggle<dcutr::Behaviour>,
-    upnp: Toggle<upnp::tokio::Behaviour>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +100,6 @@ impl Behaviour {
             callback: public.then(Callback::default).into(),
             relay: relay.into(),
             punch: public.then(|| dcutr::Behaviour::new(peer)).into(),
-            upnp: (public && config.upnp).then(upnp::tokio::Behaviour::default).into(),
         })
     }
 }

@@ -38,8 +38,6 @@ pub struct Config {
     pub bootstrap: Vec<Multiaddr>,
     /// In the public network: when others relay connections to this node.
     pub relaying: Relaying,
-    /// In the public network: have the router forward the ports that are listened on.
-    pub upnp: bool,
     /// Look for peers on the LAN by multicast.
     pub mdns: bool,
     /// Who may fetch blocks from this node.

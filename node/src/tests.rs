@@ -43,7 +43,6 @@ fn config() -> Config {
         acquaintance: Acquaintance::default(),
         bootstrap: Vec::new(),
         relaying: Relaying::default(),
-        upnp: false,
         mdns: false,
         serving: Serving::Everyone,
         members: Members::Nobody,

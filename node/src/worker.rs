@@ -161,8 +161,8 @@ impl Worker {
             BehaviourEvent::Follow(event) => self.on_follow(event),
             BehaviourEvent::Callback(event) => self.on_callback(&event),
             BehaviourEvent::Relay(event) => reaching::on_relay(&event),
-            // What they find out comes as an address, or as a connection.
-            BehaviourEvent::Punch(_) | BehaviourEvent::Upnp(_) => {}
+            // What comes of it is a connection.
+            BehaviourEvent::Punch(_) => {}
             BehaviourEvent::Gate(never) | BehaviourEvent::Limits(never) | BehaviourEvent::Bitswap(never) => {
                 match never {}
             }

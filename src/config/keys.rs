@@ -396,12 +396,6 @@ pub(crate) const KEYS: &[Key] = &[
         "In the public network, others relay connections to the node: where strangers cannot call it, always or never. Default: `auto`.",
     ),
     key(
-        "ipfs.upnp",
-        Switch,
-        Used,
-        "In the public network, the router is asked by UPnP to forward the ports. Default: `false`.",
-    ),
-    key(
         "ipfs.follow",
         Names,
         Used,

@@ -123,7 +123,6 @@ pub(crate) enum Network {
 pub(crate) struct Reach {
     pub(crate) bootstrap: Vec<Multiaddr>,
     pub(crate) relaying: Relaying,
-    pub(crate) upnp: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -400,7 +399,7 @@ impl Reach {
             "never" => Relaying::Never,
             _ => Relaying::Auto,
         };
-        Self { bootstrap, relaying, upnp: reader.switch("ipfs.upnp", false) }
+        Self { bootstrap, relaying }
     }
 }
 
