@@ -23,8 +23,8 @@ use crate::metrics::Metrics;
 use crate::registry::{Policy, Registry};
 use crate::routers::Routers;
 use crate::sync::{
-    Fetcher, Follower, Healer, Kept, MembersName, Publisher, Redirects, StoreCatalogue, StoreRecords,
-    ask_routers, publish,
+    Fetcher, Follower, Healer, Kept, MembersName, Mirrors, Publisher, Reclaimer, Redirects, StoreCatalogue,
+    StoreRecords, Writer, ask_routers, publish,
 };
 use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub};
 
@@ -64,10 +64,14 @@ struct Doors {
 /// What answers questions about itself.
 struct Running {
     store: Store,
+    registry: Registry,
     node: Node,
     keystore: Keystore,
     records: Arc<StoreRecords>,
     follower: Follower,
+    mirrors: Mirrors,
+    writer: Writer,
+    reclaimer: Reclaimer,
     publisher: Publisher,
     members: Option<MembersName>,
     collector: Collector,
@@ -126,6 +130,7 @@ impl App {
             Some(_) => None,
             None => known,
         };
+        let brought = known.is_some();
         let key = known.map_or_else(|| KeyFile::load_or_create(&path), Ok)?;
         let kept = Kept::load(&keystore)?;
         let name = key.name();
@@ -166,9 +171,14 @@ impl App {
             sampan_node::start_with_members(settings, public, all, Arc::clone(&records) as _, catalogue)
                 .await
                 .context(LISTEN)?;
-        let follower = Follower::new(store.clone(), node.clone(), discreet, domains.clone(), redirects);
+        let writer = Writer::new(store.clone(), name, brought);
+        let follower =
+            Follower::new(store.clone(), node.clone(), discreet, domains.clone(), redirects, writer.clone());
         let publisher = Publisher::new(keystore.clone(), node.clone(), kept);
         let fetcher = Fetcher::new(store.clone(), node.clone());
+        let mirrors = Mirrors::new(store.clone(), follower.clone(), fetcher.clone());
+        let reclaimer =
+            Reclaimer::new(store.clone(), node.clone(), follower.clone(), mirrors.clone(), writer.clone());
         let healer = Healer::new(store.clone(), node.clone(), fetcher.clone(), name);
         let verifier = Verifier::new(store.clone(), healer.clone());
         let Config { delete, read_only, sparse, .. } = *config;
@@ -192,7 +202,7 @@ impl App {
             }
         });
         let state = web::Data::new(http::State {
-            registry,
+            registry: registry.clone(),
             access,
             health: http::Health::new(store.clone(), read_only),
             gateway,
@@ -208,10 +218,14 @@ impl App {
         let network = config.network;
         let running = Running {
             store,
+            registry,
             node,
             keystore,
             records,
             follower,
+            mirrors,
+            writer,
+            reclaimer,
             publisher,
             members: for_members,
             collector,
@@ -231,6 +245,7 @@ impl App {
         let schedule = Schedule { gc: config.gc_interval, scrub: config.scrub, uploads: config.upload_purge };
         let app = Self { running: Arc::new(running), events, doors, state, key, schedule };
         app.running.follower.follow_all(&config.follow).await?;
+        app.running.writer.begin(&app.running.node).await?;
         Ok(app)
     }
 
@@ -262,12 +277,19 @@ impl App {
         let signals = Signals::new()?;
         let stop = running.stop.clone();
         let tasks = TaskTracker::new();
-        tasks.spawn(publish(running.store.clone(), running.node.clone(), key, stop.clone()));
+        tasks.spawn(publish(
+            running.store.clone(),
+            running.node.clone(),
+            key,
+            running.writer.clone(),
+            stop.clone(),
+        ));
         tasks.spawn(running.publisher.clone().run(stop.clone()));
         if let Some(members) = &running.members {
             tasks.spawn(members.clone().publish(running.store.clone(), running.node.clone(), stop.clone()));
         }
         tasks.spawn(running.follower.clone().listen(events, stop.clone()));
+        tasks.spawn(running.mirrors.clone().run(stop.clone()));
         if let Some(routers) = running.routers.clone() {
             tasks.spawn(routers.run(stop.clone()));
             tasks.spawn(ask_routers(running.follower.clone(), running.node.clone(), stop.clone()));

@@ -19,6 +19,7 @@ pub(crate) enum Command {
     Publish { record: Verified, nodes: Bytes, reply: oneshot::Sender<Result<Published, PublishError>> },
     Follow { name: Name, reply: oneshot::Sender<Result<(), FollowError>> },
     Unfollow { name: Name },
+    Followers { name: Name, reply: oneshot::Sender<Vec<PeerId>> },
     Resolve { name: Name, reply: oneshot::Sender<Option<Found>> },
     Offer { name: Name, record: Bytes, reply: oneshot::Sender<Offered> },
     Provide { name: Name, root: Cid },

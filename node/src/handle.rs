@@ -135,6 +135,11 @@ impl Node {
         self.call(|reply| Command::Peers { reply }).await.unwrap_or_default()
     }
 
+    /// Connected peers that follow the same name, as far as they asked for it here.
+    pub async fn followers(&self, name: Name) -> Vec<PeerId> {
+        self.call(|reply| Command::Followers { name, reply }).await.unwrap_or_default()
+    }
+
     /// Sends a record, signed for `name`, to the connected followers and over pubsub, then puts it into
     /// the DHT in the background. `nodes` is a CAR of what changed below its root, or empty. The record
     /// must be durable by now. One that has expired goes to followers only, and a private one to members among them.

@@ -129,6 +129,12 @@ impl Worker {
                 self.provided.forget(&name);
                 self.unfollow(&name);
             }
+            Command::Followers { name, reply } => {
+                let mut followers = self.peers.followers(&name);
+                // Its owner asks for it too, to learn of another writer.
+                followers.retain(|peer| Name::from(*peer) != name);
+                let _ = reply.send(followers);
+            }
             Command::Resolve { name, reply } => self.resolve(name, reply),
             Command::Offer { name, record, reply } => {
                 // Whoever asked may have gone.

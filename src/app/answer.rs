@@ -14,9 +14,9 @@ use serde_json::Value;
 use super::Running;
 use crate::config::Network;
 use crate::content::{self, Domain, Pointer, Reach};
-use crate::control::{Answer, Ask, FollowStatus, PeerStatus, Pipe, Resolved, Status, Tell};
+use crate::control::{Answer, Ask, FollowStatus, PeerStatus, Pipe, Resolved, RootStatus, Status, Tell};
 use crate::registry::Collected;
-use crate::sync::{Followed, listing};
+use crate::sync::{Followed, Mirrored, Own, Standing, listing};
 
 impl Answer for Running {
     fn answer(&self, ask: Ask, tell: Tell, pipe: Pipe) -> BoxFuture<'_, Result<Value, String>> {
@@ -49,6 +49,31 @@ impl Running {
                 Value::Null
             }
             Ask::FollowLs => serde_json::to_value(self.follows())?,
+            Ask::Adopt { name, merge } => {
+                let own = if merge { Own::Stays } else { Own::Gives };
+                let told = move |text| tell.tell(text);
+                serde_json::to_value(match name {
+                    Some(name) if name != self.name => self.reclaimer.adopt_name(&name, own).await?,
+                    _ => self.reclaimer.adopt(own, told).await?,
+                })?
+            }
+            Ask::Roots => {
+                self.store.fold().await?;
+                let past = self.store.past_roots().into_iter().rev();
+                let past = past.map(|(root, age)| (root, Some(age.as_secs())));
+                let roots = std::iter::once((self.store.root(), None)).chain(past);
+                let roots: Vec<_> =
+                    roots.map(|(root, age)| RootStatus { root: root.to_string(), age }).collect();
+                serde_json::to_value(roots)?
+            }
+            Ask::Rollback { root } => {
+                let root = content::parse_cid(&root).with_context(|| format!("{root} is no CID"))?;
+                serde_json::to_value(self.reclaimer.roll_back(root).await?)?
+            }
+            Ask::Explain { repository, reference } => {
+                let (repository, reference) = (repository.parse()?, reference.parse()?);
+                serde_json::to_value(self.registry.explain(&repository, &reference).await?)?
+            }
             Ask::Gc { dry_run, grace } => {
                 let told = move |so_far: &Collected| {
                     tell.tell(format!(
@@ -198,6 +223,7 @@ impl Running {
             data: self.store.dir().display().to_string(),
             peers: self.node.peers().await.len(),
             follows: self.follows(),
+            unpublished: self.unpublished(),
             refused_records: stats.records_invalid + stats.records_older + stats.records_not_followed,
             collections: totals.runs,
             failed_collections: totals.failed,
@@ -205,8 +231,33 @@ impl Running {
         }
     }
 
+    fn unpublished(&self) -> Option<String> {
+        match self.writer.standing() {
+            Standing::Publishing => None,
+            Standing::Asking => {
+                Some("the key is older than these data: peers are asked first what they know".to_owned())
+            }
+            Standing::Stopped => {
+                let seen = self.writer.rival().map_or_else(String::new, |rival| {
+                    format!(" (sequence {}, {})", rival.sequence(), rival.value())
+                });
+                Some(format!(
+                    "this name was published elsewhere{seen}; `sampan adopt` takes that tree, `sampan adopt --merge` keeps both"
+                ))
+            }
+        }
+    }
+
     fn follows(&self) -> Vec<FollowStatus> {
-        self.follower.followed().into_iter().map(describe).collect()
+        let mirror = |followed: &Followed| self.mirrors.progress(&followed.name.to_string());
+        self.follower
+            .followed()
+            .into_iter()
+            .map(|it| {
+                let mirror = mirror(&it);
+                describe(it, mirror)
+            })
+            .collect()
     }
 }
 
@@ -220,7 +271,7 @@ fn describe_reach(reached: &Reached) -> String {
     if relays.is_empty() { state.to_owned() } else { format!("{state}; through {}", relays.join(", ")) }
 }
 
-fn describe(followed: Followed) -> FollowStatus {
+fn describe(followed: Followed, mirror: Option<Mirrored>) -> FollowStatus {
     let Followed { name, root, sequence, heard, stale, moved, link, error } = followed;
     let state = match (&root, sequence) {
         (None, _) if moved.is_some() => "left".to_owned(),
@@ -233,6 +284,7 @@ fn describe(followed: Followed) -> FollowStatus {
         link.as_ref().map(|link| format!("leads to {link}")),
         stale.then(|| "stale: its record has expired".to_owned()),
         heard.map(|heard| format!("fetching sequence {heard}")),
+        mirror.as_ref().map(describe_mirror),
         error.clone(),
     ];
     let describe = std::iter::once(state).chain(notes.into_iter().flatten()).collect::<Vec<_>>().join(", ");
@@ -246,7 +298,18 @@ fn describe(followed: Followed) -> FollowStatus {
         moved: moved.map(|moved| moved.to_string()),
         link,
         error,
+        mirror,
         describe,
+    }
+}
+
+fn describe_mirror(mirror: &Mirrored) -> String {
+    let Mirrored { fetched, bytes, missing, finished, .. } = mirror;
+    let came = format!("{fetched} blobs of {bytes} bytes came");
+    match (finished, missing) {
+        (true, _) => format!("mirrored, {came}"),
+        (false, 0) => format!("mirroring, {came}"),
+        (false, _) => format!("mirroring, {came}, {missing} are with nobody who is connected"),
     }
 }
 

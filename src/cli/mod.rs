@@ -4,6 +4,7 @@ mod add;
 mod cat;
 mod config;
 mod dag;
+mod explain;
 mod follow;
 mod gc;
 mod get;
@@ -13,6 +14,7 @@ mod names;
 mod peers;
 mod pin;
 mod print;
+mod reclaim;
 mod serve;
 mod status;
 mod tree;
@@ -64,6 +66,26 @@ enum Command {
     /// Follow other registries by name
     #[command(subcommand)]
     Follow(Follow),
+    /// Take what was published elsewhere under this registry's name, or the tree of a followed name
+    Adopt(reclaim::Adopt),
+    /// Bring a registry that was lost back from those who follow it; its key has to be here
+    Restore {
+        #[arg(long)]
+        json: bool,
+    },
+    /// List earlier roots of the registry's tree that are still here
+    Roots {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make an earlier root the current one
+    Rollback {
+        root: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show which tree answers for a reference, and what the others say
+    Explain(explain::Explain),
     /// Make, list, move and replace keys
     #[command(subcommand)]
     Key(key::Key),
@@ -190,6 +212,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Status { json } => status::run(&dir, json)?,
         Command::Ls { path, json } => ls::run(&dir, &path, json)?,
         Command::Follow(follow) => follow::run(&dir, follow)?,
+        Command::Adopt(adopt) => reclaim::adopt(&dir, &adopt)?,
+        Command::Restore { json } => reclaim::restore(&dir, json)?,
+        Command::Roots { json } => reclaim::roots(&dir, json)?,
+        Command::Rollback { root, json } => reclaim::rollback(&dir, root, json)?,
+        Command::Explain(explain) => explain::run(&dir, &explain)?,
         Command::Key(key) => key::run(&dir, key)?,
         Command::Publish(publish) => names::publish(&dir, publish)?,
         Command::Resolve { name, json } => names::resolve(&dir, name, json)?,

@@ -26,6 +26,7 @@ pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
     if let Some(public) = status.public_root.filter(|public| *public != root) {
         rows.push(row("public root", public));
     }
+    rows.extend(status.unpublished.map(|why| row("not published", why)));
     rows.extend(status.members.map(|name| row("members", name)));
     rows.extend(status.reached.map(|reached| row("reached", reached)));
     rows.extend(status.addresses.into_iter().map(|address| row("p2p", address)));

@@ -399,7 +399,7 @@ pub(crate) const KEYS: &[Key] = &[
         "ipfs.follow",
         Names,
         Used,
-        "Registries that are followed, by name or by a domain that points to one, as `--follow`. Default: none.",
+        "Registries that are followed, by name or by a domain that points to one, as `--follow`; or sections that say more, see below. Default: none.",
     ),
     key(
         "ipfs.dns",

@@ -5,6 +5,7 @@
 
 mod auth;
 mod file;
+mod following;
 mod form;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
@@ -30,6 +31,7 @@ use serde_json::Value;
 use crate::auth::Settings;
 use crate::content::{DnsServer, Pointer};
 use crate::registry::{MAX_PAGE, Retention};
+use crate::sync::Following;
 use reader::Reader;
 
 pub(crate) use form::{duration as parse_duration, is_host, size as parse_size, size_text};
@@ -73,7 +75,7 @@ pub(crate) struct Config {
     pub(crate) network: Network,
     /// File with the swarm key of a private network; `swarm.key` in the data directory by default.
     pub(crate) swarm_key: Option<PathBuf>,
-    pub(crate) follow: Vec<Pointer>,
+    pub(crate) follow: Vec<Following>,
     /// Peers that are kept connected.
     pub(crate) peers: Vec<Multiaddr>,
     /// Who may be connected to at all.
@@ -275,10 +277,11 @@ impl Config {
             bootstrap.unwrap_or_else(|| (sampan_node::default_bootstrap(), Source::Default));
         note("ipfs.bootstrap", texts(&bootstrap), source);
 
-        let flag = (!flags.follow.is_empty()).then_some((flags.follow, Source::Flag("--follow")));
+        let plain: Vec<Following> = flags.follow.into_iter().map(Following::plain).collect();
+        let flag = (!plain.is_empty()).then_some((plain, Source::Flag("--follow")));
         let lists = [said.names("ipfs.follow"), said.names("storage.ipfs.readonlyipnskeys"), flag];
         let (follow, source) = all(lists.into_iter().flatten());
-        note("ipfs.follow", texts(&follow), source);
+        note("ipfs.follow", following::write(&follow), source);
 
         let swarm_key = path(said.text("ipfs.swarmkey"));
         let default = || (data.join("swarm.key"), Source::Default);
@@ -447,10 +450,10 @@ fn above<T>(flag: Option<T>, name: &'static str, said: Option<(T, Source)>) -> O
 }
 
 /// Names of several lists in their order, each once.
-fn all(lists: impl Iterator<Item = (Vec<Pointer>, Source)>) -> (Vec<Pointer>, Source) {
-    let (lists, mut sources): (Vec<Vec<Pointer>>, Vec<Source>) = lists.unzip();
+fn all(lists: impl Iterator<Item = (Vec<Following>, Source)>) -> (Vec<Following>, Source) {
+    let (lists, mut sources): (Vec<Vec<Following>>, Vec<Source>) = lists.unzip();
     let mut seen = HashSet::new();
-    let names = lists.into_iter().flatten().filter(|name| seen.insert(name.clone())).collect();
+    let names = lists.into_iter().flatten().filter(|following| seen.insert(following.name.clone())).collect();
     sources.dedup();
     let several = sources.len() > 1;
     let source = if several { Source::Several(sources) } else { sources.pop().unwrap_or_default() };

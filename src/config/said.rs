@@ -11,10 +11,10 @@ use serde_json::Value;
 use super::keys::{self, Key, Kind, Standing};
 use super::retention;
 use super::source::{Environment, PREFIX, Source};
-use super::{auth, file, form};
+use super::{auth, file, following, form};
 use crate::auth::Rules;
-use crate::content::Pointer;
 use crate::registry::Rule;
+use crate::sync::Following;
 
 /// Problems that are told; who has more has another file in hand.
 const MAX_TOLD: usize = 20;
@@ -52,7 +52,7 @@ enum Reading {
     Headers(Vec<(String, String)>),
     Multiaddrs(Vec<Multiaddr>),
     Peers(Vec<PeerId>),
-    Names(Vec<Pointer>),
+    Names(Vec<Following>),
     /// With what was written.
     Retention(Vec<Rule>, Value),
     Choices(Vec<String>),
@@ -141,7 +141,7 @@ impl Said {
         }
     }
 
-    pub(super) fn names(&self, key: &str) -> Option<(Vec<Pointer>, Source)> {
+    pub(super) fn names(&self, key: &str) -> Option<(Vec<Following>, Source)> {
         match self.readings.get(key)? {
             (Reading::Names(list), source) => Some((list.clone(), source.clone())),
             _ => None,
@@ -275,14 +275,15 @@ impl Gathering {
 
     /// One element of a list in the place of another, or behind the last.
     fn element(&mut self, key: &'static Key, place: usize, value: &str, source: Source) {
-        let mut list = match self.values.get(key.path) {
-            Some((value, _)) => texts(value).unwrap_or_default(),
+        let mut list: Vec<Value> = match self.values.get(key.path) {
+            Some((Value::Array(list), _)) => list.clone(),
+            Some((value, _)) => texts(value).unwrap_or_default().into_iter().map(Value::from).collect(),
             None => Vec::new(),
         };
         let length = list.len();
         match list.get_mut(place) {
-            Some(element) => value.clone_into(element),
-            None if place == length => list.push(value.to_owned()),
+            Some(element) => *element = value.into(),
+            None if place == length => list.push(value.into()),
             None => {
                 let text = format!("has {length} elements, so the next is number {length}");
                 return self.said.problem(key.path, &source, text);
@@ -384,9 +385,7 @@ fn read(kind: Kind, value: &Value) -> Result<Reading, String> {
         Kind::Headers => form::headers(value).map(Reading::Headers),
         Kind::Multiaddrs => list(value, "a multiaddr such as /ip4/0.0.0.0/tcp/4001").map(Reading::Multiaddrs),
         Kind::Peers => list(value, "a peer id, which looks like 12D3Koo…").map(Reading::Peers),
-        Kind::Names => {
-            list(value, "the name of a registry, which looks like k51… or example.org").map(Reading::Names)
-        }
+        Kind::Names => following::read(value).map(Reading::Names),
         Kind::Retention => retention::read(value).map(|rules| Reading::Retention(rules, value.clone())),
         Kind::Choices(choices) => {
             let known = |text: &String| choices.contains(&text.as_str());

@@ -1,6 +1,7 @@
 //! Files of others, the environment and flags, as they meet in one configuration.
 
 use super::*;
+use crate::sync::Following;
 
 const NAME: &str = "k51qzi5uqu5dilisnqdpktic6r9zfvlb889l47pt9fjm0asnmbihd64myweskr";
 const OTHER: &str = "k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8";
@@ -100,7 +101,7 @@ fn what_cannot_be_done_is_refused_rather_than_left_out() {
 #[test]
 fn the_example_of_the_predecessor_follows_what_it_read() {
     let (config, warnings) = configure(PREDECESSOR, &[], Flags::default()).unwrap();
-    assert_eq!(config.follow, [NAME.parse::<Pointer>().unwrap()]);
+    assert_eq!(config.follow, [Following::plain(NAME.parse().unwrap())]);
     let told = |key: &str| warnings.iter().find(|warning| warning.contains(key)).unwrap().clone();
     assert!(told("writeipnskey").contains("sampan name"));
     assert!(told("ipfsapiaddress").contains("ipfs.listen"));
@@ -112,8 +113,8 @@ fn names_to_follow_are_added_up_from_lists_commas_and_flags() {
     let list =
         format!("storage:\n  ipfs:\n    readonlyipnskeys:\n      - {NAME}\nipfs:\n  follow: [{NAME}]\n");
     let commas = format!("storage:\n  ipfs:\n    readonlyipnskeys: '{NAME}, {OTHER},'\n");
-    let (name, other): (Pointer, Pointer) = (NAME.parse().unwrap(), OTHER.parse().unwrap());
-    let flags = || Flags { follow: vec![other.clone()], ..Flags::default() };
+    let (name, other) = (Following::plain(NAME.parse().unwrap()), Following::plain(OTHER.parse().unwrap()));
+    let flags = || Flags { follow: vec![other.name.clone()], ..Flags::default() };
     let (config, _) = configure(&list, &[], flags()).unwrap();
     assert_eq!(config.follow, [name.clone(), other.clone()]);
     assert_eq!(setting(&config, "ipfs.follow").1, "c.yml, --follow");
@@ -151,7 +152,7 @@ fn the_environment_stands_above_the_file_and_flags_above_both() {
 
 #[test]
 fn the_environment_gives_lists_elements_and_sections() {
-    let (name, other): (Pointer, Pointer) = (NAME.parse().unwrap(), OTHER.parse().unwrap());
+    let (name, other) = (Following::plain(NAME.parse().unwrap()), Following::plain(OTHER.parse().unwrap()));
     let file = format!("ipfs:\n  follow: [{NAME}]\n  peers: [{PEER}]\n");
     let follow = |said: &[(&str, &str)]| configure(&file, said, Flags::default()).unwrap().0.follow;
     assert_eq!(follow(&[("REGISTRY_IPFS_FOLLOW_0", OTHER)]), std::slice::from_ref(&other));

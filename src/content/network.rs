@@ -45,7 +45,7 @@ pub(crate) struct Node(pub(crate) sampan_node::Node);
 impl Node {
     async fn fetch(&self, wants: Vec<Cid>, deadline: Instant) -> Vec<Block> {
         let (mut blocks, first) = (Vec::new(), wants.first().copied());
-        let options = SessionOptions { providers: Vec::new(), window_bytes: WINDOW };
+        let options = SessionOptions { window_bytes: WINDOW, ..SessionOptions::default() };
         let Ok(mut session) = self.0.bitswap().session(options).await else { return blocks };
         let count = wants.len();
         if session.want(wants.into_iter().map(|cid| (cid, BLOCK)).collect()).await.is_err() {

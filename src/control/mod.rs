@@ -8,12 +8,13 @@ mod server;
 
 use std::time::Duration;
 
-use sampan_node::Label;
+use sampan_node::{Label, Name};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::content::{PinRoots, Pointer};
 use crate::registry::Collected;
+use crate::sync::Mirrored;
 
 pub(crate) use client::{Bytes, ask, ask_telling, must_ask, must_ask_telling, must_exchange, open_offline};
 pub(crate) use pipe::Pipe;
@@ -41,6 +42,20 @@ pub(crate) enum Ask {
         name: Pointer,
     },
     FollowLs,
+    /// Take what was published elsewhere under this registry's name, or the tree of another.
+    Adopt {
+        name: Option<Name>,
+        merge: bool,
+    },
+    Roots,
+    Rollback {
+        root: String,
+    },
+    /// What each tree says of a reference.
+    Explain {
+        repository: String,
+        reference: String,
+    },
     Peers,
     KeyAdd {
         label: Label,
@@ -128,6 +143,9 @@ pub(crate) struct Status {
     pub(crate) data: String,
     pub(crate) peers: usize,
     pub(crate) follows: Vec<FollowStatus>,
+    /// Why nothing is published under this registry's name, where that is so.
+    #[serde(default)]
+    pub(crate) unpublished: Option<String>,
     /// Records that were not taken: a bad signature, a lower sequence, another key's.
     pub(crate) refused_records: u64,
     /// Collections of garbage since the start, those that failed, and what all of them took away.
@@ -149,8 +167,19 @@ pub(crate) struct FollowStatus {
     /// Where a domain points to.
     pub(crate) link: Option<String>,
     pub(crate) error: Option<String>,
+    /// Where all of it is to come here: how far that is.
+    #[serde(default)]
+    pub(crate) mirror: Option<Mirrored>,
     /// The same for people.
     pub(crate) describe: String,
+}
+
+/// A root of the registry's own tree.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RootStatus {
+    pub(crate) root: String,
+    /// Seconds since another took its place; nothing for the current one.
+    pub(crate) age: Option<u64>,
 }
 
 /// What a name points to.

@@ -111,8 +111,7 @@ fn remove_manifest(
     digest: &Digest,
     commit: &mut Commit,
 ) -> Result<(), RegistryError> {
-    let Some(mine) = trees.first() else { return Ok(()) };
-    for tag in store.tags_of(mine.key(), repository, digest)? {
+    for tag in store.tags_of(repository, digest)? {
         commit.remove(layout::tag_dir(repository, &tag));
     }
     // Where the bytes are lost, the link from the subject stays and leads to nothing, which a list leaves out.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sampan_storage::{RepositoryName, Store, StoreError, TreeKey};
+use sampan_storage::{RepositoryName, Store, StoreError, Tree};
 
 use super::{Registry, RegistryError, Sight};
 
@@ -37,7 +37,7 @@ impl Registry {
     ) -> Result<Page, RegistryError> {
         let repository = repository.clone();
         self.blocking(move |store| {
-            let list = |tree: &TreeKey, limit| store.tags(tree, &repository, after.as_deref(), limit);
+            let list = |tree: &Tree, limit| tree.tags(&repository, after.as_deref(), limit);
             let page = merge(store, limit, list)?;
             if page.items.is_empty() && !is_known(store, &repository)? {
                 return Err(RegistryError::RepositoryUnknown(repository));
@@ -64,7 +64,7 @@ pub(super) fn repositories_after(
     after: Option<&str>,
     limit: usize,
 ) -> Result<Page, StoreError> {
-    merge(store, limit, |tree, limit| store.repositories(tree, after, limit))
+    merge(store, limit, |tree, limit| tree.repositories(after, limit))
 }
 
 fn walk(
@@ -108,7 +108,7 @@ fn walk(
 fn merge(
     store: &Store,
     limit: usize,
-    list: impl Fn(&TreeKey, usize) -> Result<Vec<String>, StoreError>,
+    list: impl Fn(&Tree, usize) -> Result<Vec<String>, StoreError>,
 ) -> Result<Page, StoreError> {
     let limit = limit.min(MAX_PAGE);
     if limit == 0 {
@@ -116,7 +116,7 @@ fn merge(
     }
     let mut names = BTreeSet::new();
     for tree in store.trees() {
-        names.extend(list(tree.key(), limit + 1)?);
+        names.extend(list(&tree, limit + 1)?);
     }
     let more = names.len() > limit;
     Ok(Page { items: names.into_iter().take(limit).collect(), more })

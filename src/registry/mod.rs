@@ -13,6 +13,7 @@ mod collect;
 mod delete;
 mod descriptor;
 mod error;
+mod explain;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
 mod lists;
@@ -35,6 +36,7 @@ pub(crate) use collect::{Collected, Garbage, Retention, Rule};
 pub(crate) use delete::Deleted;
 pub(crate) use descriptor::Descriptor;
 pub(crate) use error::RegistryError;
+pub(crate) use explain::Explained;
 pub(crate) use lists::MAX_PAGE;
 pub(crate) use manifest::{MAX_MANIFEST, OCI_INDEX};
 #[cfg(test)]

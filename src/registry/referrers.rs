@@ -122,7 +122,7 @@ fn gather(
     let trees = store.trees();
     let mut digests = BTreeSet::new();
     for tree in &trees {
-        digests.extend(store.referrers(tree.key(), repository, subject, after, limit + 1)?);
+        digests.extend(tree.referrers(repository, subject, after, limit + 1)?);
     }
     let mut listed = fallback(store, &trees, repository, subject)?;
     listed.retain(|digest, _| after.is_none_or(|after| digest > after));

@@ -66,7 +66,11 @@ pub(super) async fn adopt(
             break;
         }
         if seeker.is_none() {
-            let options = SessionOptions { providers: from.into_iter().collect(), window_bytes: WINDOW };
+            let options = SessionOptions {
+                providers: from.into_iter().collect(),
+                window_bytes: WINDOW,
+                ..SessionOptions::default()
+            };
             // Whoever has a tree provides its root.
             seeker = Some(Seeker::open(node, root, options).await?);
         }

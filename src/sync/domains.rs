@@ -212,7 +212,9 @@ impl Follower {
         }
         let sequence = good.as_ref().map_or(0, |good| good.sequence.saturating_add(1));
         let goal = Goal { name, root, sequence, record: Bytes::new() };
-        adopt(&self.store, &self.node, good.map(|good| good.root.0), goal, Bytes::new(), None).await
+        adopt(&self.store, &self.node, good.map(|good| good.root.0), goal, Bytes::new(), None).await?;
+        self.tell();
+        Ok(())
     }
 
     async fn leave_behind(&self, domain: &Domain, root: &Root) -> anyhow::Result<()> {

@@ -2,22 +2,24 @@
 //! them while they arrive, and kept when the OCI digest is right.
 //!
 //! A fetch has three parts. The walk goes along the file's DAG and asks a bitswap session for as many leaves as its
-//! window allows. A writer on a blocking thread puts what arrives into the partial file. Readers follow the whole
+//! window allows: in their order for whoever reads along, in any order where nobody does, so that followers that fetch
+//! the same blob at the same time have different parts to give each other. A writer on a blocking thread puts what arrives into the partial file. Readers follow the whole
 //! beginning of that file; the last of it is held back until the digest is known to be right, so that a blob that
 //! turns out wrong never looks complete. When the last reader goes, the fetch ends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
-use sampan_node::Node;
-use sampan_node::bitswap::SessionOptions;
+use sampan_node::bitswap::{SessionOptions, Turns};
+use sampan_node::{Node, PeerId};
 use sampan_storage::block::RAW;
 use sampan_storage::dag::file::{LeafForm, Leaves, Step, leaf_bytes};
 use sampan_storage::{
@@ -41,6 +43,11 @@ const NODE: u32 = 256 * 1024;
 const WRITES: usize = 8;
 /// Without a block for this long the fetch has failed; a client waits no longer for its first byte.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Leaves that are known ahead where somebody reads along.
+const AHEAD: usize = 64;
+/// Leaves that are known ahead where nobody reads along, so that each of many followers begins with others and they
+/// give each other what they have: 4 GiB of leaves of 1 MiB, some 300 KiB of memory.
+const SCATTERED: usize = 4096;
 /// Bytes handed to a client at once.
 const CHUNK: u64 = 256 * 1024;
 
@@ -60,7 +67,13 @@ struct Flight {
     file: Arc<File>,
     size: u64,
     progress: watch::Receiver<Progress>,
+    /// Those who read along: for them the beginning comes first.
+    readers: Arc<AtomicUsize>,
 }
+
+/// Counts as a reader while it is held.
+#[derive(Debug)]
+struct Reading(Arc<AtomicUsize>);
 
 #[derive(Clone, Debug, Default)]
 struct Progress {
@@ -93,15 +106,30 @@ impl Fetcher {
         let partial = off_thread(move || store.begin_partial(&digest, size)).await??;
         let file = Arc::clone(partial.file());
         let (sender, progress) = watch::channel(Progress::default());
-        self.runtime.spawn(self.clone().fly(want.clone(), partial, sender));
-        let flight = Arc::new(Flight { file, size, progress });
+        let readers = Arc::<AtomicUsize>::default();
+        let flight = Arc::new(Flight { file, size, progress, readers: Arc::clone(&readers) });
+        self.runtime.spawn(self.clone().fly(want.clone(), partial, sender, readers));
         flights.insert(digest, Arc::downgrade(&flight));
         Ok(flight)
     }
 
-    async fn fly(self, want: RemoteBlob, partial: Partial, progress: watch::Sender<Progress>) {
+    /// Peers that follow the same name.
+    async fn companions(&self, want: &RemoteBlob) -> Vec<PeerId> {
+        match want.tree.parse() {
+            Ok(name) => self.node.followers(name).await,
+            Err(_) => Vec::new(),
+        }
+    }
+
+    async fn fly(
+        self,
+        want: RemoteBlob,
+        partial: Partial,
+        progress: watch::Sender<Progress>,
+        readers: Arc<AtomicUsize>,
+    ) {
         let outcome = tokio::select! {
-            outcome = self.bring(&want, partial, &progress) => outcome,
+            outcome = self.bring(&want, partial, &progress, &readers) => outcome,
             () = progress.closed() => return,
         };
         if let Err(error) = &outcome {
@@ -115,17 +143,21 @@ impl Fetcher {
         want: &RemoteBlob,
         mut partial: Partial,
         progress: &watch::Sender<Progress>,
+        readers: &AtomicUsize,
     ) -> Result<(), OriginError> {
         let (writes, mut jobs) = mpsc::channel::<Write>(WRITES);
         let told = progress.clone();
+        let (bitswap, runtime) = (self.node.bitswap().clone(), self.runtime.clone());
         let writer = tokio::task::spawn_blocking(move || {
             while let Some(job) = jobs.blocking_recv() {
                 partial.write(job.offset, &job.cid, &job.block, &job.bytes)?;
                 told.send_modify(|progress| progress.contiguous = partial.contiguous());
+                // Others may wait for the same.
+                runtime.block_on(bitswap.notify(vec![job.cid]));
             }
             Ok::<Partial, StoreError>(partial)
         });
-        let walked = self.walk(want, writes).await;
+        let walked = self.walk(want, writes, readers).await;
         let partial = writer.await.map_err(|_| OriginError::Unavailable)??;
         walked?;
         let root = want.entry.cid;
@@ -141,12 +173,22 @@ impl Fetcher {
     }
 
     /// Goes along the DAG, asks for what is not here, and hands what arrives to the writer.
-    async fn walk(&self, want: &RemoteBlob, writes: mpsc::Sender<Write>) -> Result<(), OriginError> {
-        let options = SessionOptions { providers: Vec::new(), window_bytes: WINDOW };
+    async fn walk(
+        &self,
+        want: &RemoteBlob,
+        writes: mpsc::Sender<Write>,
+        readers: &AtomicUsize,
+    ) -> Result<(), OriginError> {
+        let turns = Turns::new(self.node.peer_id(), self.companions(want).await);
+        let options =
+            SessionOptions { turns: turns.clone(), window_bytes: WINDOW, ..SessionOptions::default() };
         let mut seeker = Seeker::open(&self.node, want.entry.cid, options).await?;
         let mut walk = Walk {
             leaves: Leaves::new(want.entry.cid, Some(want.size)),
             nodes: Arc::default(),
+            known: BTreeMap::new(),
+            order: BTreeSet::new(),
+            turns,
             ended: false,
             blocked: false,
         };
@@ -154,13 +196,24 @@ impl Fetcher {
         let mut nodes: HashSet<Cid> = HashSet::new();
         let mut asked = 0;
         loop {
-            if !walk.ended && !walk.blocked && asked < WINDOW {
+            let ahead = if readers.load(Ordering::Relaxed) > 0 { AHEAD } else { SCATTERED };
+            if !walk.ended && !walk.blocked && asked < WINDOW && walk.known.len() < ahead / 2 {
                 let store = self.store.clone();
-                let room = WINDOW - asked;
                 let found;
-                (walk, found) = off_thread(move || walk.forward(&store, room)).await??;
+                (walk, found) = off_thread(move || walk.forward(&store, WINDOW, ahead)).await??;
+                let wants: Vec<_> = found.nodes.into_iter().filter(|cid| nodes.insert(*cid)).collect();
+                if !wants.is_empty() {
+                    seeker.want(wants.into_iter().map(|cid| (cid, NODE)).collect()).await?;
+                }
+                for write in found.here {
+                    writes.send(write).await.map_err(|_| OriginError::Unavailable)?;
+                }
+            }
+            if asked < WINDOW && !walk.known.is_empty() {
                 let mut wants = Vec::new();
-                for (cid, offset, len) in found.leaves {
+                while asked < WINDOW
+                    && let Some((offset, (cid, len))) = walk.take(readers.load(Ordering::Relaxed) > 0)
+                {
                     asked += usize::try_from(len).unwrap_or(WINDOW);
                     let offsets = leaves.entry(cid).or_default();
                     if offsets.is_empty() {
@@ -168,12 +221,8 @@ impl Fetcher {
                     }
                     offsets.push(offset);
                 }
-                wants.extend(found.nodes.into_iter().filter(|cid| nodes.insert(*cid)).map(|cid| (cid, NODE)));
                 if !wants.is_empty() {
                     seeker.want(wants).await?;
-                }
-                for write in found.here {
-                    writes.send(write).await.map_err(|_| OriginError::Unavailable)?;
                 }
             }
             if leaves.is_empty() && nodes.is_empty() {
@@ -210,6 +259,11 @@ struct Walk {
     leaves: Leaves,
     /// dag-pb blocks that have arrived and were not passed yet.
     nodes: Arc<MemoryBlocks>,
+    /// Leaves to ask for, by offset, with their lengths.
+    known: BTreeMap<u64, (Cid, u64)>,
+    /// The same by whose turn they are.
+    order: BTreeSet<(usize, u64, u64)>,
+    turns: Turns,
     ended: bool,
     /// Nothing more can be known before another node arrives.
     blocked: bool,
@@ -217,8 +271,6 @@ struct Walk {
 
 #[derive(Default)]
 struct Found {
-    /// CID, offset and length of leaves to ask for.
-    leaves: Vec<(Cid, u64, u64)>,
     /// dag-pb blocks to ask for.
     nodes: Vec<Cid>,
     /// What is on this disk already.
@@ -226,13 +278,14 @@ struct Found {
 }
 
 impl Walk {
-    /// Steps until the window has no more room. Inner nodes that have arrived are kept at the end, to be served on.
-    fn forward(mut self, store: &Store, room: usize) -> Result<(Self, Found), StoreError> {
+    /// Steps until so many leaves are known that are not here, or `room` bytes were read that are. Inner nodes that
+    /// have arrived are kept at the end, to be served on.
+    fn forward(mut self, store: &Store, room: usize, ahead: usize) -> Result<(Self, Found), StoreError> {
         let nodes = Arc::clone(&self.nodes);
         let blocks = Both { store, nodes: &nodes };
         let mut found = Found::default();
         let mut bytes = 0;
-        while bytes < room {
+        while bytes < room && self.known.len() < ahead {
             match self.leaves.next(&blocks)? {
                 Step::End => {
                     self.ended = true;
@@ -247,7 +300,6 @@ impl Walk {
                     break;
                 }
                 Step::Leaf(leaf) => {
-                    bytes += usize::try_from(leaf.len).unwrap_or(room);
                     let (cid, offset) = (leaf.cid, leaf.offset);
                     let here = match leaf.form {
                         LeafForm::Inline(bytes) => Some((bytes.clone(), bytes)),
@@ -259,9 +311,13 @@ impl Walk {
                         }
                         LeafForm::Raw => store.get(&cid)?.map(|block| (block.clone(), block)),
                     };
-                    match here {
-                        Some((block, bytes)) => found.here.push(Write { offset, cid, block, bytes }),
-                        None => found.leaves.push((cid, offset, leaf.len)),
+                    if let Some((block, data)) = here {
+                        bytes += data.len();
+                        found.here.push(Write { offset, cid, block, bytes: data });
+                    } else {
+                        let (turn, place) = self.turns.of(&cid);
+                        self.order.insert((turn, place, offset));
+                        self.known.insert(offset, (cid, leaf.len));
                     }
                 }
             }
@@ -271,6 +327,28 @@ impl Walk {
             store.put_blocks(&nodes.take())?;
         }
         Ok((self, found))
+    }
+
+    /// The next leaf to ask for: the first in the file, or the one whose turn it is.
+    fn take(&mut self, first: bool) -> Option<(u64, (Cid, u64))> {
+        let offset = if first { *self.known.first_key_value()?.0 } else { self.order.first()?.2 };
+        let (offset, (cid, len)) = self.known.remove_entry(&offset)?;
+        let (turn, place) = self.turns.of(&cid);
+        self.order.remove(&(turn, place, offset));
+        Some((offset, (cid, len)))
+    }
+}
+
+impl Reading {
+    fn begin(readers: &Arc<AtomicUsize>) -> Self {
+        readers.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(readers))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -305,7 +383,9 @@ impl Origin for Fetcher {
         Box::pin(async move {
             let flight = self.join(&want).await?;
             let range = range.unwrap_or(0..flight.size);
-            let mut reader = Reader { at: range.start, end: range.end.min(flight.size), flight };
+            let reading = Reading::begin(&flight.readers);
+            let end = range.end.min(flight.size);
+            let mut reader = Reader { at: range.start, end, flight, _reading: reading };
             // A failure before the first byte can still be answered with a status.
             let first = reader.next().await.transpose()?;
             let size = reader.end.saturating_sub(range.start);
@@ -339,6 +419,7 @@ struct Reader {
     flight: Arc<Flight>,
     at: u64,
     end: u64,
+    _reading: Reading,
 }
 
 impl Reader {

@@ -10,14 +10,16 @@ use bytes::Bytes;
 use sampan_node::ipns::{Record, Verified, select};
 use sampan_node::{Event, Events, Name, Node, PeerId, Via};
 use sampan_storage::{Cid, Store};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::adopt::{Goal, adopt};
 use super::blocking;
 use super::domains::Track;
+use super::following::Following;
 use super::redirects::Redirects;
+use super::writer::Writer;
 use crate::content::{Domain, Domains, Pointer};
 
 /// A root that could not be adopted is tried again after this long, or when a peer arrives.
@@ -54,7 +56,13 @@ pub(crate) struct Follower {
     names: Arc<Mutex<HashMap<Name, Watch>>>,
     tracks: Arc<Mutex<HashMap<Domain, Track>>>,
     /// What the configuration follows, in the order in which it is read.
-    configured: Arc<Mutex<Vec<Pointer>>>,
+    configured: Arc<Mutex<Vec<Following>>>,
+    /// The trees that these lead to, in that order.
+    places: Arc<Mutex<Vec<(String, Following)>>>,
+    /// Counts roots that became current, and changes of what is followed.
+    news: watch::Sender<u64>,
+    /// Hears what is said of my own name.
+    writer: Writer,
     added: Arc<Notify>,
 }
 
@@ -86,6 +94,7 @@ impl Follower {
         discreet: bool,
         domains: Domains,
         redirects: Redirects,
+        writer: Writer,
     ) -> Self {
         Self {
             store,
@@ -96,17 +105,20 @@ impl Follower {
             names: Arc::default(),
             tracks: Arc::default(),
             configured: Arc::default(),
+            places: Arc::default(),
+            news: watch::Sender::new(0),
+            writer,
             added: Arc::default(),
         }
     }
 
     /// What the configuration names, what was added, and what these lead to; others that were followed once are
     /// forgotten.
-    pub(crate) async fn follow_all(&self, configured: &[Pointer]) -> anyhow::Result<()> {
+    pub(crate) async fn follow_all(&self, configured: &[Following]) -> anyhow::Result<()> {
         configured.clone_into(&mut self.configured.lock().unwrap_or_else(PoisonError::into_inner));
         let kept = self.store.state().follows.into_iter().filter(|follow| follow.kept);
         let kept: Vec<Pointer> = kept.filter_map(|follow| follow.name.parse().ok()).collect();
-        for pointer in configured.iter().chain(&kept) {
+        for pointer in configured.iter().map(|following| &following.name).chain(&kept) {
             self.follow(pointer).await?;
         }
         for follow in self.store.state().follows {
@@ -190,31 +202,50 @@ impl Follower {
     /// Whether somebody follows this name for itself, or because something points to it.
     pub(super) fn is_wanted(&self, name: &Name) -> bool {
         let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
-        configured.contains(&Pointer::Name(*name))
+        configured.iter().any(|following| following.name == Pointer::Name(*name))
             || self.store.state().follow(&name.to_string()).is_some_and(|follow| follow.kept)
             || self.names().values().any(|watch| watch.moved == Some(*name))
             || self.is_behind_a_domain(name)
     }
 
-    /// Tells the store in which order trees are read: what stands in the place of another is read in its place.
+    /// Changes when a followed tree has another root, or others are followed.
+    pub(super) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Something else is read than before.
+    pub(super) fn tell(&self) {
+        self.news.send_modify(|count| *count += 1);
+    }
+
+    /// The trees that the configuration leads to, in the order in which they are read, with what it says of them.
+    pub(crate) fn places(&self) -> Vec<(String, Following)> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells the store in which order trees are read, and how each is seen: what stands in the place of another is read
+    /// in its place.
     pub(super) fn reorder(&self) {
         let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut order = Vec::new();
-        for pointer in configured {
-            order.push(pointer.to_string());
-            let mut next = match pointer {
-                Pointer::Name(name) => Some(name),
-                Pointer::Domain(domain) => self.name_of(&domain),
+        let mut places = Vec::new();
+        for following in configured {
+            places.push((following.name.to_string(), following.clone()));
+            let mut next = match &following.name {
+                Pointer::Name(name) => Some(*name),
+                Pointer::Domain(domain) => self.name_of(domain),
             };
             for _ in 0..=MAX_MOVES {
                 let Some(name) = next else { break };
-                order.push(name.to_string());
+                places.push((name.to_string(), following.clone()));
                 next = self.names().get(&name).and_then(|watch| watch.moved);
             }
         }
         let mut seen = std::collections::HashSet::new();
-        order.retain(|name| seen.insert(name.clone()));
-        self.store.set_order(order);
+        places.retain(|(name, _)| seen.insert(name.clone()));
+        self.store
+            .set_order(places.iter().map(|(name, following)| (name.clone(), following.lens())).collect());
+        *self.places.lock().unwrap_or_else(PoisonError::into_inner) = places;
+        self.tell();
     }
 
     /// Hears the node's events until it stops.
@@ -225,6 +256,9 @@ impl Follower {
                 event = events.next() => event,
             };
             match event {
+                Some(Event::Record { record, .. }) if record.name() == self.writer.name() => {
+                    self.writer.hear(&record);
+                }
                 Some(Event::Record { record, nodes, from, via, .. }) => {
                     self.hear(Heard { record, nodes, from }, via);
                 }
@@ -311,6 +345,7 @@ impl Follower {
                 tracing::info!(%name, sequence, error, "a root is not here yet");
             } else {
                 tracing::debug!(%name, sequence, "adopted");
+                self.tell();
             }
             if error.is_none() {
                 if let Some((root, _)) = self.good(&name) {
@@ -336,6 +371,15 @@ impl Follower {
                 let _ = tokio::time::timeout(RETRY, wake.notified()).await;
             }
         }
+    }
+
+    /// Brings the directories of a record's tree here, and reads it as if its name were followed.
+    pub(super) async fn bring(&self, record: Verified) -> anyhow::Result<Cid> {
+        let old = self.good(record.name()).map(|(root, _)| root);
+        let root = record.cid().context("the record does not point to a tree")?;
+        self.adopt(old, Heard { record, nodes: Bytes::new(), from: None }).await?;
+        self.tell();
+        Ok(root)
     }
 
     async fn adopt(&self, old: Option<Cid>, heard: Heard) -> anyhow::Result<()> {

@@ -84,7 +84,7 @@ impl Healer {
 
     /// Fetches blocks of my tree, and returns how many are here again.
     pub(crate) async fn blocks(&self, lost: Vec<Cid>) -> anyhow::Result<usize> {
-        let options = SessionOptions { providers: Vec::new(), window_bytes: WINDOW };
+        let options = SessionOptions { window_bytes: WINDOW, ..SessionOptions::default() };
         let mut session = self.node.bitswap().session(options).await?;
         let mut wanted: HashSet<Cid> = lost.iter().copied().collect();
         session.want(lost.into_iter().map(|cid| (cid, BLOCK)).collect()).await?;

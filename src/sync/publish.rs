@@ -10,6 +10,7 @@ use sampan_storage::{Cid, Store, fail};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::writer::Writer;
 use super::{EAGER, blocking, nodes};
 
 /// A record is sent again this often, for those who missed it (kubo republishes every 4 hours).
@@ -20,11 +21,15 @@ const RENEW: Duration = Duration::from_secs(LIFETIME.as_secs() / 2);
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Publishes the current root and every one that follows, until it is told to stop.
-pub(crate) async fn publish(store: Store, node: Node, key: Keypair, stop: CancellationToken) {
+pub(crate) async fn publish(store: Store, node: Node, key: Keypair, writer: Writer, stop: CancellationToken) {
     let mut folds = store.folds();
     folds.mark_unchanged();
     let mut published = None;
     loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = writer.may_publish() => {}
+        }
         // What a peer has asked for in vain may have been pushed.
         node.bitswap().restocked().await;
         let wait = match publish_root(&store, &node, &key, published).await {

@@ -59,6 +59,10 @@ impl PastRoots {
         }
     }
 
+    pub(crate) fn aged(&self) -> Vec<(Cid, Duration)> {
+        self.0.iter().map(|(at, root)| (*root, at.elapsed())).collect()
+    }
+
     pub(crate) fn roots(&self) -> Vec<Cid> {
         self.0.iter().map(|(_, root)| *root).collect()
     }

@@ -130,7 +130,7 @@ impl Store {
                     break;
                 }
             }
-            let Some(name) = self.repositories(tree.key(), Some(&repository), 1)?.pop() else {
+            let Some(name) = tree.repositories(Some(&repository), 1)?.pop() else {
                 return Ok(next);
             };
             repository = name;
@@ -150,7 +150,7 @@ impl Store {
     ) -> Result<Option<Digest>, StoreError> {
         let Ok(name) = repository.parse::<RepositoryName>() else { return Ok(None) };
         while page.left > 0 {
-            let batch = self.revisions(tree.key(), &name, after.as_ref(), page.left)?;
+            let batch = tree.revisions(&name, after.as_ref(), page.left)?;
             if batch.is_empty() {
                 return Ok(None);
             }

@@ -34,10 +34,12 @@ pub(crate) enum Signal {
     Changed {
         soon: bool,
     },
-    /// Fold now and say when it is done; the journal goes on in a new file if it is to be renewed.
+    /// Fold now and say when it is done; the journal goes on in a new file if it is to be renewed, and the sequence goes
+    /// on above this one.
     Now {
         reply: oneshot::Sender<Result<(), StoreError>>,
         renew: bool,
+        above: Option<u64>,
     },
 }
 
@@ -47,7 +49,7 @@ pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, sign
     let mut last = Instant::now();
     let mut due: Option<Instant> = None;
     let mut waiting = Vec::new();
-    let mut renewing = false;
+    let (mut renewing, mut raising) = (false, None);
     loop {
         let signal = match due {
             Some(at) => signals.recv_timeout(at.saturating_duration_since(Instant::now())),
@@ -60,8 +62,9 @@ pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, sign
                 due = Some(due.map_or(at, |due| due.min(at)));
                 continue;
             }
-            Ok(Signal::Now { reply, renew }) => {
+            Ok(Signal::Now { reply, renew, above }) => {
                 renewing |= renew;
+                raising = raising.max(above);
                 waiting.push(reply);
                 due = Some(Instant::now());
                 continue;
@@ -70,11 +73,12 @@ pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, sign
             Err(RecvTimeoutError::Disconnected) => return,
         }
         last = Instant::now();
-        let folded = fold(inner, requests, renewing);
+        let folded =
+            raise(inner, requests, raising).and_then(|raised| fold(inner, requests, renewing, raised));
         waiting.drain(..).for_each(|reply: oneshot::Sender<_>| drop(reply.send(folded.clone())));
         due = match &folded {
             Ok(()) => {
-                renewing = false;
+                (renewing, raising) = (false, None);
                 inner.ballast.restore();
                 compactor.look(inner);
                 None
@@ -91,10 +95,31 @@ pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, sign
     }
 }
 
-fn fold(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, renew: bool) -> Result<(), StoreError> {
+/// Has the sequence go on above one that was seen elsewhere under the same name. Whether there was something to do.
+fn raise(
+    inner: &Inner,
+    requests: &mpsc::WeakSender<Request>,
+    above: Option<u64>,
+) -> Result<bool, StoreError> {
+    let state = inner.state();
+    let Some(above) = above.filter(|above| *above > state.sequence) else { return Ok(above.is_some()) };
+    let root = state.root.unwrap_or_else(|| CidBytes(inner.fold_input().0));
+    // The public tree is made again, under a number above this one.
+    let entry = Entry::Fold { root, sequence: above, covers: state.covers, public: None };
+    send(requests, Change::Other(entry))?;
+    Ok(true)
+}
+
+/// `tell`: there is a new sequence to tell of, also where nothing has changed.
+fn fold(
+    inner: &Arc<Inner>,
+    requests: &mpsc::WeakSender<Request>,
+    renew: bool,
+    tell: bool,
+) -> Result<(), StoreError> {
     let (base, covers, changes, pending) = inner.fold_input();
     let divide = inner.is_public_due();
-    if changes.is_empty() && !renew && !divide {
+    if changes.is_empty() && !renew && !divide && !tell {
         return Ok(());
     }
     let applied = tree::apply(inner.as_ref(), &base, &changes)?;
@@ -109,7 +134,7 @@ fn fold(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, renew: bool) -
     let before = inner.state().public;
     let public = public(inner, requests, divide, &applied.root, &changes)?;
     fail::point("fold.public.after");
-    let told = changed || public != before;
+    let told = changed || tell || public != before;
     let sequence = inner.state().sequence + u64::from(told);
     let entry = Entry::Fold { root: CidBytes(applied.root), sequence, covers, public };
     if changed {

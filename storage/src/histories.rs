@@ -12,7 +12,7 @@ use crate::block::{Block, DAG_PB, MemoryBlocks, RAW, cid_of};
 use crate::dag::directory;
 use crate::tests::{copy_dir, now};
 use crate::tree::{self, Change};
-use crate::{Algorithm, Commit, Digest, RepositoryName, Store, Tag, TreeKey, layout};
+use crate::{Algorithm, Commit, Digest, RepositoryName, Store, Tag, layout};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -143,20 +143,17 @@ impl Model {
             assert_eq!(mine.lookup(path).unwrap().map(|entry| entry.cid), Some(*cid), "{path}");
         }
         let repositories: Vec<String> = self.repositories().into_iter().collect();
-        assert_eq!(store.repositories(&TreeKey::MINE, None, 99).unwrap(), repositories);
+        assert_eq!(store.mine().repositories(None, 99).unwrap(), repositories);
         for repository in (0..REPOSITORIES.len()).map(name) {
             let tags = self.tags(&repository);
             let names: Vec<String> = tags.keys().cloned().collect();
-            assert_eq!(store.tags(&TreeKey::MINE, &repository, None, 99).unwrap(), names);
+            assert_eq!(store.mine().tags(&repository, None, 99).unwrap(), names);
             for digest in (0..4).map(digest_of) {
                 let of = tags.iter().filter(|(_, of)| **of == digest).map(|(tag, _)| tag.parse().unwrap());
                 let of: Vec<Tag> = of.collect();
-                assert_eq!(store.tags_of(&TreeKey::MINE, &repository, &digest).unwrap(), of);
+                assert_eq!(store.tags_of(&repository, &digest).unwrap(), of);
                 let referrers: Vec<Digest> = self.referrers(&repository, &digest).into_iter().collect();
-                assert_eq!(
-                    store.referrers(&TreeKey::MINE, &repository, &digest, None, 99).unwrap(),
-                    referrers
-                );
+                assert_eq!(store.mine().referrers(&repository, &digest, None, 99).unwrap(), referrers);
             }
         }
     }

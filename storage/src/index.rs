@@ -29,12 +29,12 @@ const FORMAT: &[u8] = b"1";
 
 /// Tells the trees apart: mine is all zeros, a followed name the start of its SHA-256.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct TreeKey([u8; 8]);
+pub(crate) struct TreeKey([u8; 8]);
 
 impl TreeKey {
-    pub const MINE: Self = Self([0; 8]);
+    pub(crate) const MINE: Self = Self([0; 8]);
 
-    pub fn followed(name: &str) -> Self {
+    pub(crate) fn followed(name: &str) -> Self {
         let digest = Digest::of(Algorithm::Sha256, name.as_bytes());
         Self(digest.as_bytes().first_chunk().copied().unwrap_or_default())
     }

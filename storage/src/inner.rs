@@ -11,6 +11,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
+use crate::arriving::Arriving;
 use crate::blobs::{BlobFile, Blobs};
 use crate::block::{
     Block, BlockError, Blocks, DAG_PB, MAX_BLOCK, MemoryBlocks, RAW, SHA2_256, SHA2_512, cid_of,
@@ -25,6 +26,7 @@ use crate::index::{Form, Holder, Index, Row, TreeKey};
 use crate::journal::{CommitEntry, Entry, Position, State};
 use crate::kept::Kept;
 use crate::layout::{self, Item};
+use crate::lens::Lens;
 use crate::overlay::Overlay;
 use crate::pack::Packs;
 use crate::pins::Pins;
@@ -47,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) public: Option<PublicTree>,
     pub(crate) index: Index,
     pub(crate) blobs: Arc<Blobs>,
+    pub(crate) arriving: Arriving,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) view: RwLock<View>,
     /// Held while rows of the lists and the view change together, so that whoever builds the index anew can put
@@ -61,8 +64,8 @@ pub(crate) struct Inner {
     pub(crate) kept: Kept,
     /// Adoptions read, compaction writes: see [`crate::compact`].
     pub(crate) adoptions: Arc<tokio::sync::RwLock<()>>,
-    /// Followed names in the order in which they are read.
-    pub(crate) order: RwLock<Vec<String>>,
+    /// Followed names in the order in which they are read, and how each is seen.
+    pub(crate) order: RwLock<Vec<(String, Lens)>>,
     pub(crate) cache: Cache<Vec<u8>, Bytes, Weight>,
     /// Held as long as the data directory is open.
     pub(crate) _lock: File,
@@ -348,6 +351,9 @@ impl Blocks for Inner {
                 return Ok(Some(data));
             }
         }
+        if let Some(data) = self.arriving.get(cid)? {
+            return Ok(Some(data));
+        }
         // What has no bytes of its own needs no place: the empty directory, where every tree begins, and the
         // empty file.
         let empty = [(directory::empty(), directory::empty_block()), (cid_of(RAW, b""), Bytes::new())];
@@ -363,6 +369,9 @@ impl Blocks for Inner {
             if form == Form::Raw && self.blobs.path(&digest).exists() {
                 return Ok(Some(len as usize));
             }
+        }
+        if let Some(len) = self.arriving.size(cid) {
+            return Ok(Some(len));
         }
         Ok(self.get(cid)?.map(|data| data.len()))
     }

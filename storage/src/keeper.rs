@@ -15,6 +15,7 @@ use crate::error::StoreError;
 use crate::index::TreeKey;
 use crate::inner::Inner;
 use crate::layout::{self, Item};
+use crate::lens::Lens;
 use crate::tree::Diff;
 use crate::view::Tree;
 
@@ -101,7 +102,7 @@ pub(crate) fn relist(inner: &Arc<Inner>, name: Option<&str>, path: &str) -> Resu
         None => (TreeKey::MINE, Some(Tree::mine(Arc::clone(inner)))),
         Some(name) => {
             let good = inner.state().follow(name).and_then(|follow| follow.good.clone());
-            let tree = good.map(|good| Tree::followed(Arc::clone(inner), name, good.root.0));
+            let tree = good.map(|good| Tree::followed(Arc::clone(inner), name, good.root.0, Lens::default()));
             (TreeKey::followed(name), tree)
         }
     };

@@ -14,6 +14,7 @@ use crate::blobs::BlobFile;
 use crate::block::Block;
 use crate::digest::{Digest, Hasher};
 use crate::error::StoreError;
+use crate::index::Form;
 use crate::inner::{Inner, form_of};
 
 /// Bytes hashed at once when a gap closes.
@@ -80,9 +81,11 @@ impl Partial {
             return Err(StoreError::TooLarge { limit: self.size });
         }
         self.file.write_all_at(bytes, offset)?;
-        if block.len() != bytes.len() && form_of(cid, bytes).is_none() {
+        let raw = (block.len() == bytes.len()).then_some(Form::Raw);
+        match raw.or_else(|| form_of(cid, bytes).map(|(form, _)| form)) {
+            Some(form) => self.inner.arriving.put(cid, &self.file, offset, bytes.len(), form),
             // A leaf that cannot be built from its bytes is kept as it came.
-            self.inner.packs.append(&[Block::trusted(*cid, block.clone())])?;
+            None => self.inner.packs.append(&[Block::trusted(*cid, block.clone())])?,
         }
         if offset == self.contiguous {
             self.hasher.update(bytes);
@@ -135,6 +138,7 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
+        self.inner.arriving.remove(&self.file);
         // A finished one has moved away.
         let _ = fs::remove_file(&self.path);
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use cid::Cid;
 use tokio::sync::{OwnedRwLockReadGuard, mpsc, oneshot, watch};
 
+use crate::arriving::Arriving;
 use crate::blobs::{BlobFile, Blobs, StoredBlob};
 use crate::block::{Block, BlockError, Blocks};
 use crate::commit::{self, Adoption, Change, Commit, Request};
@@ -25,6 +26,7 @@ use crate::inner::{self, Inner, View};
 use crate::journal::{Entry, Follow, Journal, State};
 use crate::keeper;
 use crate::kept::{Keeping, Kept};
+use crate::lens::Lens;
 use crate::name::{RepositoryName, Tag};
 use crate::pack::Packs;
 use crate::partial::Partial;
@@ -112,6 +114,7 @@ impl Store {
             public,
             index,
             blobs,
+            arriving: Arriving::default(),
             uploads: Arc::new(uploads),
             view: RwLock::new(View::new(State::default())),
             rows: Mutex::default(),
@@ -266,14 +269,18 @@ impl Store {
         let mut follows = self.state().follows;
         let order = self.inner.order.read().unwrap_or_else(PoisonError::into_inner).clone();
         // Names without a place come last, as they came.
-        follows
-            .sort_by_key(|follow| order.iter().position(|name| *name == follow.name).unwrap_or(usize::MAX));
-        let followed = follows.iter().filter_map(|follow| self.followed(follow));
+        follows.sort_by_key(|follow| {
+            order.iter().position(|(name, _)| *name == follow.name).unwrap_or(usize::MAX)
+        });
+        let followed = follows.iter().filter_map(|follow| {
+            let lens = order.iter().find(|(name, _)| *name == follow.name).map(|(_, lens)| lens.clone());
+            self.followed(follow, lens.unwrap_or_default())
+        });
         std::iter::once(self.mine()).chain(followed).collect()
     }
 
-    /// Names that are read before others, in this order.
-    pub fn set_order(&self, names: Vec<String>) {
+    /// Names that are read before others, in this order, and how each is seen.
+    pub fn set_order(&self, names: Vec<(String, Lens)>) {
         *self.inner.order.write().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
@@ -291,9 +298,9 @@ impl Store {
         Tree::mine(Arc::clone(&self.inner))
     }
 
-    fn followed(&self, follow: &Follow) -> Option<Tree> {
+    fn followed(&self, follow: &Follow, lens: Lens) -> Option<Tree> {
         let root = follow.good.as_ref()?.root.0;
-        Some(Tree::followed(Arc::clone(&self.inner), &follow.name, root))
+        Some(Tree::followed(Arc::clone(&self.inner), &follow.name, root, lens))
     }
 
     /// A complete blob on this disk, whoever's it is. One that a stop without a word may have damaged is hashed before
@@ -308,25 +315,12 @@ impl Store {
         Ok(open()?)
     }
 
-    /// Tags in byte order, from after `after` on.
-    pub fn tags(
-        &self,
-        tree: &TreeKey,
-        repository: &RepositoryName,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<String>, StoreError> {
-        let row = Row::Tag(repository.as_str(), after.unwrap_or_default());
-        self.inner.index.after(*tree, row).take(limit).map(|row| Ok(row?.0)).collect()
-    }
-
-    /// Tags and the manifests that they point to, in byte order. A tag whose link does not parse has no manifest.
+    /// My tags and the manifests that they point to, in byte order. A tag whose link does not parse has no manifest.
     pub fn tag_targets(
         &self,
-        tree: &TreeKey,
         repository: &RepositoryName,
     ) -> impl Iterator<Item = Result<(Tag, Option<Digest>), StoreError>> + use<> {
-        let rows = self.inner.index.after(*tree, Row::Tag(repository.as_str(), ""));
+        let rows = self.inner.index.after(TreeKey::MINE, Row::Tag(repository.as_str(), ""));
         rows.filter_map(|row| match row {
             Ok((tag, value)) => {
                 let digest = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
@@ -337,65 +331,16 @@ impl Store {
     }
 
     /// Tags that point to this manifest.
-    pub fn tags_of(
-        &self,
-        tree: &TreeKey,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Vec<Tag>, StoreError> {
+    pub fn tags_of(&self, repository: &RepositoryName, digest: &Digest) -> Result<Vec<Tag>, StoreError> {
         let digest = digest.to_string();
         let mut tags = Vec::new();
-        for row in self.inner.index.after(*tree, Row::Tag(repository.as_str(), "")) {
+        for row in self.inner.index.after(TreeKey::MINE, Row::Tag(repository.as_str(), "")) {
             let (tag, value) = row?;
             if value == digest.as_bytes() {
                 tags.extend(tag.parse::<Tag>());
             }
         }
         Ok(tags)
-    }
-
-    /// Repositories that hold a manifest, in byte order, from after `after` on.
-    pub fn repositories(
-        &self,
-        tree: &TreeKey,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<String>, StoreError> {
-        let row = Row::Repository(after.unwrap_or_default());
-        self.inner.index.after(*tree, row).take(limit).map(|row| Ok(row?.0)).collect()
-    }
-
-    /// Manifests of a repository, in byte order of their digests.
-    pub fn revisions(
-        &self,
-        tree: &TreeKey,
-        repository: &RepositoryName,
-        after: Option<&Digest>,
-        limit: usize,
-    ) -> Result<Vec<Digest>, StoreError> {
-        self.inner
-            .index
-            .revisions_after(*tree, repository.as_str(), after)
-            .take(limit)
-            .filter_map(|row| row.map(|(digest, _)| digest.parse().ok()).transpose())
-            .collect()
-    }
-
-    /// Manifests that refer to `subject`, in byte order of their digests.
-    pub fn referrers(
-        &self,
-        tree: &TreeKey,
-        repository: &RepositoryName,
-        subject: &Digest,
-        after: Option<&Digest>,
-        limit: usize,
-    ) -> Result<Vec<Digest>, StoreError> {
-        self.inner
-            .index
-            .referrers_after(*tree, repository.as_str(), subject, after)
-            .take(limit)
-            .filter_map(|row| row.map(|(digest, _)| digest.parse().ok()).transpose())
-            .collect()
     }
 
     pub fn begin_upload(
@@ -535,8 +480,24 @@ impl Store {
     /// Waits until everything that was committed before is folded into a root.
     pub async fn fold(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.lines()?.signals.send(Signal::Now { reply, renew: false }).map_err(|_| StoreError::Closed)?;
+        self.lines()?
+            .signals
+            .send(Signal::Now { reply, renew: false, above: None })
+            .map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Folds, under a sequence above this one: it was published elsewhere under the same name.
+    pub async fn fold_above(&self, sequence: u64) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let signal = Signal::Now { reply, renew: false, above: Some(sequence) };
+        self.lines()?.signals.send(signal).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Roots of my tree before this one whose directories are still here, oldest first, with their age.
+    pub fn past_roots(&self) -> Vec<(Cid, Duration)> {
+        self.inner.past_roots.lock().unwrap_or_else(PoisonError::into_inner).aged()
     }
 
     #[cfg(test)]
@@ -551,7 +512,10 @@ impl Store {
 
     pub(crate) fn fold_now(&self, renew: bool) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.lines()?.signals.send(Signal::Now { reply, renew }).map_err(|_| StoreError::Closed)?;
+        self.lines()?
+            .signals
+            .send(Signal::Now { reply, renew, above: None })
+            .map_err(|_| StoreError::Closed)?;
         answer.blocking_recv().map_err(|_| StoreError::Closed)?
     }
 }

@@ -6,7 +6,7 @@ use crate::block::{BlockError, Blocks};
 use crate::tree::Diff;
 use crate::{
     Adoption, Algorithm, Commit, Digest, OpenError, RepositoryName, Store, StoreError, StoredBlob, Sweep,
-    Tag, TreeKey, layout,
+    Tag, layout,
 };
 
 pub(crate) struct Image {
@@ -67,12 +67,9 @@ pub(crate) fn check(store: &Store, tag: &str, image: &Image) {
         assert_eq!(Digest::of(Algorithm::Sha256, &read), blob.digest);
     }
     assert!(mine.has_repository(&repository).unwrap());
-    assert_eq!(store.repositories(&TreeKey::MINE, None, 9).unwrap(), ["foo/bar"]);
-    assert!(store.tags(&TreeKey::MINE, &repository, None, 99).unwrap().contains(&tag.to_owned()));
-    assert_eq!(
-        store.tags_of(&TreeKey::MINE, &repository, &image.manifest.digest).unwrap(),
-        [tag.parse().unwrap()]
-    );
+    assert_eq!(store.mine().repositories(None, 9).unwrap(), ["foo/bar"]);
+    assert!(store.mine().tags(&repository, None, 99).unwrap().contains(&tag.to_owned()));
+    assert_eq!(store.tags_of(&repository, &image.manifest.digest).unwrap(), [tag.parse().unwrap()]);
 }
 
 #[test]
@@ -137,7 +134,7 @@ fn a_deleted_tag_is_gone_from_tree_and_lists() {
     now(store.commit(commit)).unwrap();
     let gone = |store: &Store| {
         assert!(store.mine().lookup(&layout::tag(&repository(), &"v2".parse().unwrap())).unwrap().is_none());
-        assert_eq!(store.tags(&TreeKey::MINE, &repository(), None, 9).unwrap(), ["v1"]);
+        assert_eq!(store.mine().tags(&repository(), None, 9).unwrap(), ["v1"]);
         check(store, "v1", &image);
     };
     gone(&store);
@@ -147,11 +144,7 @@ fn a_deleted_tag_is_gone_from_tree_and_lists() {
     let mut commit = Commit::new();
     commit.remove(layout::revision_dir(&repository(), &image.manifest.digest));
     now(store.commit(commit)).unwrap();
-    assert_eq!(
-        store.repositories(&TreeKey::MINE, None, 9).unwrap(),
-        ["foo/bar"],
-        "v2's manifest is still there"
-    );
+    assert_eq!(store.mine().repositories(None, 9).unwrap(), ["foo/bar"], "v2's manifest is still there");
 }
 
 #[test]
@@ -172,9 +165,9 @@ fn a_followed_root_is_adopted_with_its_lists_and_survives() {
     let look = |store: &Store| {
         let tree = store.trees().into_iter().nth(1).unwrap();
         assert_eq!(tree.name(), Some(name));
-        assert_eq!(store.tags(tree.key(), &repository(), None, 9).unwrap(), ["v1", "v2"]);
-        assert_eq!(store.repositories(tree.key(), None, 9).unwrap(), ["foo/bar"]);
-        assert!(store.tags(&TreeKey::MINE, &repository(), None, 9).unwrap().is_empty());
+        assert_eq!(tree.tags(&repository(), None, 9).unwrap(), ["v1", "v2"]);
+        assert_eq!(tree.repositories(None, 9).unwrap(), ["foo/bar"]);
+        assert!(store.mine().tags(&repository(), None, 9).unwrap().is_empty());
         let link = tree.read(&layout::tag(&repository(), &"v1".parse().unwrap()), 256).unwrap().unwrap();
         assert_eq!(layout::parse_link(&link), Some(image.manifest.digest));
         let entry = tree.lookup(&layout::blob(&image.layer.digest)).unwrap().unwrap();

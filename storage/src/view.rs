@@ -1,6 +1,6 @@
 //! One tree to read: mine with what is not folded yet, or a followed name's at its last good root.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, LazyLock, PoisonError};
 
 use bytes::Bytes;
 use cid::Cid;
@@ -9,13 +9,22 @@ use crate::block::Blocks;
 use crate::block::RAW;
 use crate::dag::directory::Entry;
 use crate::dag::file::{read_all, root_size};
+use crate::digest::Digest;
 use crate::error::StoreError;
-use crate::index::TreeKey;
+use crate::index::{Row, TreeKey};
 use crate::inner::Inner;
 use crate::layout::REPOSITORIES;
+use crate::lens::Lens;
 use crate::name::RepositoryName;
 use crate::overlay::Known;
 use crate::tree;
+
+/// My tree is read as it is.
+static PLAIN: LazyLock<Lens> = LazyLock::new(Lens::default);
+
+/// Rows that are looked at for one page of a tree of which not every repository is shown: about a second, and more
+/// repositories than any registry has.
+const MAX_WALKED: usize = 1_000_000;
 
 #[derive(Clone, Debug)]
 pub struct Tree {
@@ -27,7 +36,7 @@ pub struct Tree {
 #[derive(Clone, Debug)]
 enum Source {
     Mine,
-    Followed { name: Arc<str>, root: Cid },
+    Followed { name: Arc<str>, root: Cid, lens: Lens },
 }
 
 impl Tree {
@@ -35,12 +44,12 @@ impl Tree {
         Self { inner, key: TreeKey::MINE, source: Source::Mine }
     }
 
-    pub(crate) fn followed(inner: Arc<Inner>, name: &str, root: Cid) -> Self {
-        Self { inner, key: TreeKey::followed(name), source: Source::Followed { name: name.into(), root } }
-    }
-
-    pub fn key(&self) -> &TreeKey {
-        &self.key
+    pub(crate) fn followed(inner: Arc<Inner>, name: &str, root: Cid, lens: Lens) -> Self {
+        Self {
+            inner,
+            key: TreeKey::followed(name),
+            source: Source::Followed { name: name.into(), root, lens },
+        }
     }
 
     /// The followed name, or `None` for my tree.
@@ -51,10 +60,29 @@ impl Tree {
         }
     }
 
-    /// What a path points to.
+    /// The root that is read: what is not folded yet stands above it in my tree.
+    pub fn root(&self) -> Cid {
+        match &self.source {
+            Source::Mine => self.inner.view.read().unwrap_or_else(PoisonError::into_inner).base,
+            Source::Followed { root, .. } => *root,
+        }
+    }
+
+    /// How the names of a followed tree are read here.
+    pub fn lens(&self) -> &Lens {
+        match &self.source {
+            Source::Mine => &PLAIN,
+            Source::Followed { lens, .. } => lens,
+        }
+    }
+
+    /// What a path points to, by the names that are used here.
     pub fn lookup(&self, path: &str) -> Result<Option<Entry>, StoreError> {
         let root = match &self.source {
-            Source::Followed { root, .. } => *root,
+            Source::Followed { root, lens, .. } => match lens.path(path) {
+                Some(path) => return Ok(tree::lookup(self.inner.as_ref(), root, &path)?),
+                None => return Ok(None),
+            },
             Source::Mine => {
                 let view = self.inner.view.read().unwrap_or_else(PoisonError::into_inner);
                 match view.overlay.lookup(path) {
@@ -100,5 +128,50 @@ impl Tree {
             }
         }
         Ok(false)
+    }
+
+    /// Tags of a repository in byte order, those after `after`.
+    pub fn tags(
+        &self,
+        repository: &RepositoryName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let Some(repository) = self.lens().theirs(repository.as_str()) else { return Ok(Vec::new()) };
+        let row = Row::Tag(repository, after.unwrap_or_default());
+        self.inner.index.after(self.key, row).take(limit).map(|row| Ok(row?.0)).collect()
+    }
+
+    /// Repositories that hold a manifest, in byte order, those after `after`.
+    pub fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        let lens = self.lens();
+        let Some(after) = lens.after(after.unwrap_or_default()) else { return Ok(Vec::new()) };
+        let rows = self.inner.index.after(self.key, Row::Repository(after)).take(MAX_WALKED);
+        rows.filter_map(|row| row.map(|(name, _)| lens.ours(&name)).transpose()).take(limit).collect()
+    }
+
+    /// Manifests of a repository, in byte order of their digests, those after `after`.
+    pub fn revisions(
+        &self,
+        repository: &RepositoryName,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Vec<Digest>, StoreError> {
+        let Some(repository) = self.lens().theirs(repository.as_str()) else { return Ok(Vec::new()) };
+        let rows = self.inner.index.revisions_after(self.key, repository, after).take(limit);
+        rows.filter_map(|row| row.map(|(digest, _)| digest.parse().ok()).transpose()).collect()
+    }
+
+    /// Manifests that refer to `subject`, in byte order of their digests, those after `after`.
+    pub fn referrers(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Vec<Digest>, StoreError> {
+        let Some(repository) = self.lens().theirs(repository.as_str()) else { return Ok(Vec::new()) };
+        let rows = self.inner.index.referrers_after(self.key, repository, subject, after).take(limit);
+        rows.filter_map(|row| row.map(|(digest, _)| digest.parse().ok()).transpose()).collect()
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Options {
     pub(crate) addr: &'static str,
     /// Multiaddrs of peers that are kept connected.
     pub(crate) peers: Vec<String>,
-    /// Names that the configuration follows.
+    /// Names that the configuration follows, or sections with names, as JSON.
     pub(crate) follow: Vec<String>,
     /// Other flags.
     pub(crate) flags: Vec<String>,
@@ -236,7 +236,11 @@ impl Home {
         if let Some(file) = file {
             return file.clone();
         }
-        format!("ipfs:\n  peers: {}\n  follow: {}\n", Value::from(peers.clone()), Value::from(follow.clone()))
+        // What is no name is a section, as JSON.
+        let section =
+            |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text.as_str()));
+        let follow: Vec<Value> = follow.iter().map(section).collect();
+        format!("ipfs:\n  peers: {}\n  follow: {}\n", Value::from(peers.clone()), Value::from(follow))
     }
 }
 

@@ -7,6 +7,7 @@
 mod harness;
 mod oci;
 mod wire;
+mod writer;
 
 mod access;
 mod audience;
@@ -22,3 +23,4 @@ mod names;
 mod push_pull;
 mod tidy;
 mod verify;
+mod views;

@@ -12,6 +12,7 @@ use sampan_storage::Block;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc};
 
 use super::counters::{Counters, PeerStats, Stats};
+use super::turns::Turns;
 
 /// Commands that wait for the behaviour; whoever sends more waits.
 pub(super) const COMMANDS: usize = 256;
@@ -45,13 +46,16 @@ pub struct SessionOptions {
     /// Peers that are thought to have the blocks. They are dialled if they are not connected, and asked for
     /// blocks at once; all others are first asked whether they have them.
     pub providers: Vec<PeerId>,
+    /// Peers that fetch the same. Whatever one of them has by now is rather taken from there: before anyone else is
+    /// asked for a block they have a moment to say whether they have it, and longer where it is their turn to get it.
+    pub turns: Turns,
     /// Bytes that may be asked for and not yet taken. One block is always asked for.
     pub window_bytes: usize,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { providers: Vec::new(), window_bytes: 16 * 1024 * 1024 }
+        Self { providers: Vec::new(), turns: Turns::default(), window_bytes: 16 * 1024 * 1024 }
     }
 }
 

@@ -17,6 +17,7 @@ mod message;
 mod server;
 mod session;
 mod source;
+mod turns;
 mod verify;
 mod wants;
 
@@ -32,6 +33,7 @@ pub use counters::{PeerStats, Stats};
 pub use handler::Handler;
 pub use message::Version;
 pub use server::Serving;
+pub use turns::Turns;
 
 /// What the swarm must allow (`with_max_negotiating_inbound_streams`): kubo opens a stream for each answer,
 /// and what comes above the default of 128 waits, then is dropped by the muxer.

@@ -10,6 +10,7 @@ use sampan_storage::Block;
 use tokio::sync::mpsc;
 
 use super::client::{Delivery, Opened, SessionError, Shared};
+use super::turns::Turns;
 
 /// Wants that one session has open; more wait in its queue. A peer is told of as many at most.
 const MAX_OPEN: usize = 1024;
@@ -25,6 +26,7 @@ pub(super) struct SessionState {
     // Bounded by the permits that were taken for what is in it.
     queue: VecDeque<(Cid, u32)>,
     standings: HashMap<PeerId, Standing>,
+    turns: Turns,
     deliveries: mpsc::Sender<Delivery>,
     shared: Arc<Shared>,
 }
@@ -51,6 +53,7 @@ impl SessionState {
             open_bytes: 0,
             queue: VecDeque::new(),
             standings: options.providers.into_iter().map(|peer| (peer, Standing::PROVIDER)).collect(),
+            turns: options.turns,
             deliveries,
             shared,
         }
@@ -125,6 +128,20 @@ impl SessionState {
     /// Whether the peer is asked for blocks without asking first whether it has them.
     pub(super) fn counts_on(&self, peer: &PeerId) -> bool {
         self.standings.get(peer).is_some_and(|known| known.provides && known.misses < UNSURE_AFTER)
+    }
+
+    /// Whether the peer fetches the same, so that it has more with every moment.
+    pub(super) fn is_with(&self, peer: &PeerId) -> bool {
+        self.turns.is_with(peer)
+    }
+
+    pub(super) fn has_companions(&self) -> bool {
+        !self.turns.are_none()
+    }
+
+    /// How many of those that fetch the same are to ask for this block before us.
+    pub(super) fn before_us(&self, cid: &Cid) -> usize {
+        self.turns.of(cid).0
     }
 
     /// How often in a row the peer did not have what this session wanted.

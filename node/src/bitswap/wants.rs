@@ -32,6 +32,15 @@ const MAX_PROBES: usize = MAX_WANTS * 3 / 4;
 /// A peer that said DONT_HAVE this often in a row is asked only for what nobody else has (as in boxo).
 const USELESS_AFTER: u32 = 16;
 
+/// So long companions have to say whether they have a block, before it is asked of others.
+const WORD: Duration = Duration::from_millis(50);
+
+/// So long each of them has to get it that is to ask for it before us: one that has gone, or is slow, holds up no more.
+const TURN: Duration = Duration::from_secs(2);
+
+/// What many of them may take together.
+const MAX_TURNS: u32 = 5;
+
 /// A late want goes elsewhere after 10 s, then after twice that, and so on until this.
 const MAX_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -62,6 +71,8 @@ struct Want {
     askers: Vec<(SessionId, Cid, usize)>,
     asked: Option<Asked>,
     answers: HashMap<PeerId, Answer>,
+    /// When it was to be asked for first.
+    looked_at: Option<Instant>,
     stuck_since: Option<Instant>,
     reported: bool,
     moves: u32,
@@ -281,6 +292,9 @@ impl Wants {
         }
         let ready: Vec<_> = self.ready.values().take(MAX_SCAN).copied().collect();
         for key in ready {
+            if self.is_being_told(&key, now) {
+                continue;
+            }
             match self.choose(&key, None, |_| true) {
                 Choice::Peer(peer) => self.ask(&key, peer, now),
                 Choice::Busy => {}
@@ -338,9 +352,19 @@ impl Wants {
         self.opened += 1;
         let order = self.opened;
         let askers = vec![(id, cid, size)];
-        let (asked, answers) = (None, HashMap::new());
-        let want =
-            Want { cid, order, size, askers, asked, answers, stuck_since: None, reported: false, moves: 0 };
+        let (asked, answers, looked_at, stuck_since) = (None, HashMap::new(), None, None);
+        let want = Want {
+            cid,
+            order,
+            size,
+            askers,
+            asked,
+            answers,
+            looked_at,
+            stuck_since,
+            reported: false,
+            moves: 0,
+        };
         self.open.insert(key, want);
         self.ready.insert(order, key);
         self.ask_around(&key, None, USELESS_AFTER);
@@ -363,8 +387,10 @@ impl Wants {
             return;
         }
         let askers = want.askers.iter().filter_map(|(asker, ..)| self.sessions.get(asker));
-        let useless = askers.clone().all(|session| session.misses(&peer) >= useless_after);
-        if !source.version.has_presences() || askers.clone().any(|session| session.counts_on(&peer)) {
+        let with = askers.clone().any(|session| session.is_with(&peer));
+        let useless = !with && askers.clone().all(|session| session.misses(&peer) >= useless_after);
+        let counted_on = !with && askers.clone().any(|session| session.counts_on(&peer));
+        if !source.version.has_presences() || counted_on {
             Self::make_ready(&mut self.ready, want, *key);
             return;
         }
@@ -380,18 +406,45 @@ impl Wants {
         }
     }
 
+    /// Whether companions are about to say if they have a block, or to get it, and none has said that it does.
+    fn is_being_told(&mut self, key: &Key, now: Instant) -> bool {
+        let Some(want) = self.open.get_mut(key) else { return false };
+        let askers = want.askers.iter().filter_map(|(asker, ..)| self.sessions.get(asker));
+        if !askers.clone().any(SessionState::has_companions) {
+            return false;
+        }
+        let since = *want.looked_at.get_or_insert(now);
+        let before = askers.clone().map(|session| session.before_us(&want.cid)).min().unwrap_or_default();
+        let turns = TURN * u32::try_from(before).unwrap_or(MAX_TURNS).min(MAX_TURNS);
+        let mut wait = Duration::ZERO;
+        for (peer, answer) in &want.answers {
+            let with = || askers.clone().any(|session| session.is_with(peer));
+            match answer {
+                Answer::Have => return false,
+                Answer::Pending if with() => wait = wait.max(turns).max(WORD),
+                Answer::DontHave if with() => wait = wait.max(turns),
+                Answer::Pending | Answer::DontHave | Answer::Late(_) => {}
+            }
+        }
+        now.saturating_duration_since(since) < wait
+    }
+
     /// The peer from which the block should come first: of those that have it, else of those that cannot say
     /// whether they do, else of those that were late with it.
     fn choose(&self, key: &Key, but: Option<PeerId>, late_enough: impl Fn(Instant) -> bool) -> Choice {
         let Some(want) = self.open.get(key) else { return Choice::Busy };
         let askers = want.askers.iter().filter_map(|(asker, ..)| self.sessions.get(asker));
-        let counted_on = |peer: &PeerId| askers.clone().any(|session| session.counts_on(peer));
+        let counted_on =
+            |peer: &PeerId| askers.clone().any(|session| session.counts_on(peer) && !session.is_with(peer));
+        let with = |peer: &PeerId| askers.clone().any(|session| session.is_with(peer));
         let rank = |peer: &PeerId, source: &Source| match want.answers.get(peer) {
-            Some(Answer::Have) => Some(0_u8),
-            Some(Answer::Late(at)) if late_enough(*at) => Some(2),
+            // What companions have they share, also where the publisher had room sooner.
+            Some(Answer::Have) if with(peer) => Some(0_u8),
+            Some(Answer::Have) => Some(1),
+            Some(Answer::Late(at)) if late_enough(*at) => Some(3),
             Some(_) => None,
-            None if counted_on(peer) => Some(0),
-            None => (!source.version.has_presences()).then_some(1),
+            None if counted_on(peer) => Some(1),
+            None => (!source.version.has_presences()).then_some(2),
         };
         let others = self.sources.iter().filter(|(peer, _)| but != Some(**peer));
         let ranked: Vec<_> =

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::time::{Instant, SystemTime};
 
 use sampan_storage::{
-    Algorithm, Claim, Commit, Digest, RepositoryName, Store, StoreError, Survey, Sweep, TreeKey, layout,
+    Algorithm, Claim, Commit, Digest, RepositoryName, Store, StoreError, Survey, Sweep, layout,
 };
 use serde::{Deserialize, Serialize};
 
@@ -147,7 +147,7 @@ impl Collection<'_, '_> {
         let mut graph = Graph::read(self.store, survey, repository)?;
         let rule = self.retention.rule(repository);
         let mut tags = Vec::new();
-        for row in self.store.tag_targets(&TreeKey::MINE, repository) {
+        for row in self.store.tag_targets(repository) {
             let (tag, digest) = row?;
             let pushed = digest.and_then(|digest| graph.pushed(&digest));
             tags.push(Tagged { tag, digest, pushed });

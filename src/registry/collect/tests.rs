@@ -175,7 +175,7 @@ async fn children_and_referrers_stay_with_what_keeps_them() {
         let gone = |item: &Garbage| matches!(item, Garbage::Manifest { digest: it, .. } if *it == digest.to_string());
         assert!(items.iter().any(gone));
     }
-    let repositories = house.store.repositories(&sampan_storage::TreeKey::MINE, None, 9).unwrap();
+    let repositories = house.store.mine().repositories(None, 9).unwrap();
     assert!(repositories.is_empty(), "an emptied repository does not show");
 }
 

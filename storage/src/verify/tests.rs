@@ -429,9 +429,8 @@ fn an_index_that_fails_is_built_anew_while_pushes_go_on() {
     push(&store, "v3", 3, 10);
     store.inner().index.give_up(&StoreError::Index("a test".into()));
     let mut pushed = Vec::new();
-    let is_refused = |store: &Store| {
-        matches!(store.tags(&TreeKey::MINE, &repository(), None, 9), Err(StoreError::Rebuilding))
-    };
+    let is_refused =
+        |store: &Store| matches!(store.mine().tags(&repository(), None, 9), Err(StoreError::Rebuilding));
     let mut number = 0;
     // Tags move and go while it is being built.
     loop {
@@ -448,9 +447,9 @@ fn an_index_that_fails_is_built_anew_while_pushes_go_on() {
     assert_eq!(look(&store, false).findings, []);
     check(&store, "v1", &large);
     check(&store, "w0", pushed.iter().rev().find(|(tag, _)| tag == "w0").map(|(_, image)| image).unwrap());
-    let tags = store.tags(&TreeKey::MINE, &repository(), None, 99).unwrap();
+    let tags = store.mine().tags(&repository(), None, 99).unwrap();
     assert_eq!(tags, ["v1", "v3", "w0", "w1", "w2", "w3", "w4"]);
-    assert_eq!(store.tags(&TreeKey::followed("k51"), &repository(), None, 9).unwrap(), ["theirs"]);
+    assert_eq!(store.trees()[1].tags(&repository(), None, 9).unwrap(), ["theirs"]);
     store.close().unwrap();
     assert_eq!(look(&Store::open(dir.path()).unwrap(), false).findings, []);
 }

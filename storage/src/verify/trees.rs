@@ -16,6 +16,7 @@ use crate::error::StoreError;
 use crate::index::{Row, TreeKey};
 use crate::keeper;
 use crate::layout::{self, Item};
+use crate::lens::Lens;
 use crate::tree::{self, MAX_DEPTH};
 use crate::view::Tree;
 
@@ -381,7 +382,7 @@ impl crate::inner::Inner {
     fn current(self: &Arc<Self>, name: Option<&str>) -> Option<Tree> {
         let Some(name) = name else { return Some(Tree::mine(Arc::clone(self))) };
         let good = self.state().follow(name).and_then(|follow| follow.good.clone())?;
-        Some(Tree::followed(Arc::clone(self), name, good.root.0))
+        Some(Tree::followed(Arc::clone(self), name, good.root.0, Lens::default()))
     }
 
     /// Whether the root that is being walked is still the one that is read. Mine stays whole for a while after.

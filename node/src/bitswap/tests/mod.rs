@@ -403,7 +403,11 @@ async fn a_slow_owner_is_asked_for_no_more_than_its_window() {
     let blocks = blocks(30, MIB);
     server.put(&blocks);
     client.node.connect(&server.node).await;
-    let options = SessionOptions { providers: vec![server.node.peer], window_bytes: 4 * MIB };
+    let options = SessionOptions {
+        providers: vec![server.node.peer],
+        window_bytes: 4 * MIB,
+        ..SessionOptions::default()
+    };
     let mut slow = client.client.session(options).await.unwrap();
     slow.want(wants(&blocks)).await.unwrap();
     let first = timeout(PATIENCE, slow.next()).await.unwrap().unwrap().unwrap();

@@ -33,7 +33,8 @@ impl Bench {
         let id = SessionId(self.sessions);
         let (sender, deliveries) = mpsc::channel(super::super::client::DELIVERIES);
         let shared = Arc::new(Shared { untaken: 0.into(), queue: tokio::sync::Semaphore::new(0) });
-        let options = SessionOptions { providers: providers.to_vec(), window_bytes };
+        let options =
+            SessionOptions { providers: providers.to_vec(), window_bytes, ..SessionOptions::default() };
         self.wants.open(id, Opened { options, deliveries: sender, shared: Arc::clone(&shared) });
         Owner { id, deliveries, shared }
     }
