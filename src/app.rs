@@ -24,8 +24,8 @@ use crate::metrics::Metrics;
 use crate::registry::{Policy, Registry};
 use crate::routers::Routers;
 use crate::sync::{
-    Fetcher, Follower, Healer, Kept, MembersName, Mirrors, Publisher, Reclaimer, Redirects, StoreRecords,
-    Writer, ask_routers, publish,
+    Fetcher, Follower, Healer, Kept, MembersName, Mirrors, Publisher, Reclaimer, Redirects, StoreCatalogue,
+    StoreRecords, Writer, ask_routers, publish,
 };
 use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub};
 
@@ -160,14 +160,17 @@ impl App {
             peers: config.peers.clone(),
             acquaintance: config.acquaintance.clone(),
             agent: concat!("sampan/", env!("CARGO_PKG_VERSION")).to_owned(),
+            bootstrap: config.reach.bootstrap.clone(),
+            relaying: config.reach.relaying,
             mdns: true,
             serving: Serving::Everyone,
             members,
             routers: routers.clone().map(|routers| Arc::new(routers) as _),
         };
         let (public, all) = (Arc::new(store.public()), Arc::new(store.clone()));
+        let catalogue = Arc::new(StoreCatalogue(store.clone()));
         let (node, events) =
-            sampan_node::start_with_members(settings, public, all, Arc::clone(&records) as _)
+            sampan_node::start_with_members(settings, public, all, Arc::clone(&records) as _, catalogue)
                 .await
                 .context(LISTEN)?;
         let writer = Writer::new(store.clone(), name, brought);
@@ -467,6 +470,8 @@ fn figures(store: &Store, node: &Node, collector: &Collector) -> Metrics {
     metrics.counter("node_records_taken", "Records of names that were taken", move || {
         asked.stats().records_taken
     });
+    let asked = node.clone();
+    metrics.counter("node_announced", "CIDs that a DHT was told of", move || asked.stats().announced);
     let asked = node.clone();
     metrics.counter("node_records_invalid", "Records that were broken, foreign or expired", move || {
         asked.stats().records_invalid

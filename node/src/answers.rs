@@ -1,4 +1,4 @@
-//! Questions to the program's records, asked off the network's task because they may touch the disk.
+//! Questions to the program's records and catalogue, asked off the network's task because they may touch the disk.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,12 +8,16 @@ use bytes::Bytes;
 use cid::Cid;
 use libp2p::PeerId;
 use libp2p::request_response::ResponseChannel;
+use sampan_storage::{Page, Place};
 use tokio::task::JoinSet;
 
 use crate::audience::Audience;
 use crate::bitswap::Serving;
+use crate::catalogue::Catalogue;
 use crate::ipns::{Record, Verified};
 use crate::name::Name;
+use crate::provide::PAGE;
+use crate::queries::Table;
 use crate::records::Records;
 use crate::{fetch, follow};
 
@@ -31,6 +35,10 @@ pub(crate) enum Task {
     Fetch { name: Name, channel: ResponseChannel<fetch::Response> },
     /// By this node: what is on disk of these names, before `peers` are asked for what is newer.
     Own { names: Vec<Name>, peers: Whom },
+    /// By this node: a root and what it has over another, to be announced.
+    News { table: Table, before: Option<Cid>, root: Cid, limit: usize },
+    /// By this node: what else is to be announced, after a place.
+    Page { table: Table, after: Option<Place> },
 }
 
 /// Which peers are asked.
@@ -42,13 +50,32 @@ pub(crate) enum Whom {
 
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Ask { response: follow::Response, channel: ResponseChannel<follow::Response> },
-    Fetch { response: fetch::Response, channel: ResponseChannel<fetch::Response> },
-    Own { records: Vec<(Name, Option<Verified>)>, peers: Whom },
+    Ask {
+        response: follow::Response,
+        channel: ResponseChannel<follow::Response>,
+    },
+    Fetch {
+        response: fetch::Response,
+        channel: ResponseChannel<fetch::Response>,
+    },
+    Own {
+        records: Vec<(Name, Option<Verified>)>,
+        peers: Whom,
+    },
+    News {
+        table: Table,
+        cids: Vec<Cid>,
+    },
+    /// Nothing where it cannot be said now.
+    Page {
+        table: Table,
+        page: Option<Page>,
+    },
 }
 
 pub(crate) struct Answers {
     records: Arc<dyn Records>,
+    catalogue: Arc<dyn Catalogue>,
     serving: Serving,
     running: JoinSet<Answer>,
     waiting: VecDeque<Task>,
@@ -56,8 +83,8 @@ pub(crate) struct Answers {
 
 impl Answers {
     /// Nodes are blocks: they go along only where everyone is served.
-    pub(crate) fn new(records: Arc<dyn Records>, serving: Serving) -> Self {
-        Self { records, serving, running: JoinSet::new(), waiting: VecDeque::new() }
+    pub(crate) fn new(records: Arc<dyn Records>, catalogue: Arc<dyn Catalogue>, serving: Serving) -> Self {
+        Self { records, catalogue, serving, running: JoinSet::new(), waiting: VecDeque::new() }
     }
 
     pub(crate) fn serving(&self) -> Serving {
@@ -66,10 +93,15 @@ impl Answers {
 
     /// Takes a question. If there are too many it is dropped, and with it the channel, which tells the peer.
     pub(crate) fn ask(&mut self, task: Task) {
-        if self.waiting.len() < WAITING {
+        if self.has_room() {
             self.waiting.push_back(task);
             self.run();
         }
+    }
+
+    /// Whether the next question is taken.
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting.len() < WAITING
     }
 
     /// The next answer; never ends while there is none.
@@ -96,14 +128,15 @@ impl Answers {
     fn run(&mut self) {
         while self.running.len() < RUNNING {
             let Some(task) = self.waiting.pop_front() else { return };
-            let (records, serving) = (Arc::clone(&self.records), self.serving);
-            self.running.spawn_blocking(move || task.answer(records.as_ref(), serving));
+            let (records, catalogue) = (Arc::clone(&self.records), Arc::clone(&self.catalogue));
+            let serving = self.serving;
+            self.running.spawn_blocking(move || task.answer(records.as_ref(), catalogue.as_ref(), serving));
         }
     }
 }
 
 impl Task {
-    fn answer(self, records: &dyn Records, serving: Serving) -> Answer {
+    fn answer(self, records: &dyn Records, catalogue: &dyn Catalogue, serving: Serving) -> Answer {
         match self {
             Self::Ask { name, have, audience, channel } => {
                 let update = match serving {
@@ -136,6 +169,10 @@ impl Task {
                 };
                 Answer::Own { records: names.into_iter().map(|name| (name, own(name))).collect(), peers }
             }
+            Self::News { table, before, root, limit } => {
+                Answer::News { table, cids: catalogue.news(before.as_ref(), &root, limit) }
+            }
+            Self::Page { table, after } => Answer::Page { table, page: catalogue.page(after, PAGE) },
         }
     }
 }

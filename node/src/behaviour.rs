@@ -6,8 +6,9 @@ use std::time::Duration;
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{identify, mdns, ping};
+use libp2p::{dcutr, identify, mdns, ping, relay};
 
+use crate::callback::Callback;
 use crate::config::{Config, peer_of};
 use crate::dht::Scoped;
 use crate::gate::Gate;
@@ -45,6 +46,9 @@ pub(crate) struct Behaviour {
     pub(crate) fetch: fetch::Behaviour,
     pub(crate) follow: follow::Behaviour,
     bitswap: bitswap::Behaviour,
+    callback: Toggle<Callback>,
+    relay: Toggle<relay::client::Behaviour>,
+    punch: Toggle<dcutr::Behaviour>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -56,14 +60,17 @@ pub enum BehaviourError {
 }
 
 impl Behaviour {
+    /// `relay` belongs to the transport, and is there in the public network.
     pub(crate) fn new(
         config: &Config,
         bitswap: bitswap::Behaviour,
         topics: gossip::Topics,
         offences: Offences,
+        relay: Option<relay::client::Behaviour>,
     ) -> Result<Self, BehaviourError> {
         let key = config.key.to_libp2p();
         let peer = key.public().to_peer_id();
+        let public = config.network.is_public();
         // Without a signed peer record: libp2p signs it under another domain than Go expects.
         let identify = identify::Config::new(PROTOCOL_FAMILY.to_owned(), key.public())
             .with_agent_version(config.agent.clone())
@@ -88,11 +95,14 @@ impl Behaviour {
             ping: ping::Behaviour::new(ping),
             mdns: mdns.map_err(BehaviourError::Mdns)?.into(),
             lan: Scoped::lan(peer),
-            wan: config.network.is_public().then(|| Scoped::wan(peer)).into(),
+            wan: public.then(|| Scoped::wan(peer, &config.bootstrap)).into(),
             gossip: gossip::behaviour(topics)?,
             fetch: fetch::behaviour(),
             follow: follow::behaviour(),
             bitswap,
+            callback: public.then(Callback::default).into(),
+            relay: relay.into(),
+            punch: public.then(|| dcutr::Behaviour::new(peer)).into(),
         })
     }
 }

@@ -13,6 +13,7 @@ use crate::audience::Members;
 use crate::bitswap::Serving;
 use crate::gate::Acquaintance;
 use crate::key::Keypair;
+use crate::reach::Relaying;
 use crate::routers::Routers;
 use crate::scope::Scope;
 
@@ -33,6 +34,10 @@ pub struct Config {
     pub acquaintance: Acquaintance,
     /// Name and version that other nodes see, such as `sampan/1.0.0`.
     pub agent: String,
+    /// Where a newcomer to the public network begins; see [`default_bootstrap`].
+    pub bootstrap: Vec<Multiaddr>,
+    /// In the public network: when others relay connections to this node.
+    pub relaying: Relaying,
     /// Look for peers on the LAN by multicast.
     pub mdns: bool,
     /// Who may fetch blocks from this node.
@@ -119,6 +124,20 @@ pub fn default_listen() -> Vec<Multiaddr> {
         .collect()
 }
 
+/// kubo's list, but for an address that says nothing else.
+pub fn default_bootstrap() -> Vec<Multiaddr> {
+    let addresses = [
+        "/dnsaddr/bootstrap.libp2p.io/p2p/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN",
+        "/dnsaddr/bootstrap.libp2p.io/p2p/QmQCU2EcMqAqQPR2i9bChDtGNJchTbq5TbXJJ16u19uLTa",
+        "/dnsaddr/bootstrap.libp2p.io/p2p/QmbLHAnMoJPWSCR5Zhtx6BHJX9KiKNN6tpvbUcqanj75Nb",
+        "/dnsaddr/bootstrap.libp2p.io/p2p/QmcZf59bWwK5XFi76CZX8cbJ4BhTzzA3gU1ZjYZcYW3dwt",
+        "/dnsaddr/va1.bootstrap.libp2p.io/p2p/12D3KooWKnDdG3iXw9eTFijk3EWSunZcFi54Zka4wmtqtt6rPxc8",
+        "/ip4/104.131.131.82/tcp/4001/p2p/QmaCpDMGvV2BGHeYERUEnRQAwe3N8SzbUtfsmvsqQLuvuJ",
+        "/ip4/104.131.131.82/udp/4001/quic-v1/p2p/QmaCpDMGvV2BGHeYERUEnRQAwe3N8SzbUtfsmvsqQLuvuJ",
+    ];
+    addresses.iter().filter_map(|address| address.parse().ok()).collect()
+}
+
 /// The peer id that an address ends in.
 pub(crate) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     match address.iter().last() {
@@ -143,6 +162,11 @@ mod tests {
                 "/ip6/::/udp/4001/quic-v1"
             ]
         );
+    }
+
+    #[test]
+    fn every_bootstrap_address_names_its_peer() {
+        assert_eq!(default_bootstrap().iter().filter_map(peer_of).count(), 7);
     }
 
     #[test]

@@ -11,13 +11,14 @@ use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
 use libp2p::kad::{self, BucketInserts, Mode, StoreInserts};
-use libp2p::multiaddr::{Multiaddr, Protocol};
+use libp2p::multiaddr::Multiaddr;
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
     ToSwarm,
 };
 use libp2p::{PeerId, StreamProtocol};
 
+use crate::config::peer_of;
 use crate::ipns::MAX_RECORD;
 use crate::scope::Scope;
 
@@ -34,19 +35,12 @@ const WAN_QUERY: Duration = Duration::from_mins(1);
 const PARALLELISM: NonZeroUsize = NonZeroUsize::new(10).expect("10 is not zero");
 /// How long the network keeps values and providers (kad-dht specification).
 pub(crate) const RECORD_TTL: Duration = Duration::from_hours(48);
-const PROVIDE_EVERY: Duration = Duration::from_hours(22);
 /// Records held for others: at most 5 MiB.
 const MAX_RECORDS: usize = 512;
-/// This node provides the root of each name it publishes, not every block.
-const MAX_PROVIDED: usize = 1024;
-
-/// Where a newcomer to the public DHT begins: kubo's list.
-pub(crate) const BOOTSTRAP: [&str; 4] = [
-    "/dnsaddr/bootstrap.libp2p.io/p2p/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN",
-    "/dnsaddr/bootstrap.libp2p.io/p2p/QmQCU2EcMqAqQPR2i9bChDtGNJchTbq5TbXJJ16u19uLTa",
-    "/dnsaddr/bootstrap.libp2p.io/p2p/QmbLHAnMoJPWSCR5Zhtx6BHJX9KiKNN6tpvbUcqanj75Nb",
-    "/dnsaddr/bootstrap.libp2p.io/p2p/QmcZf59bWwK5XFi76CZX8cbJ4BhTzzA3gU1ZjYZcYW3dwt",
-];
+/// Keys of which this node says itself that it has them, those told last. Others say it of the rest.
+pub(crate) const MAX_OWN: usize = 1024;
+/// Keys for which providers are remembered on behalf of others, in both tables together.
+pub(crate) const MAX_FOREIGN: usize = 1024;
 
 /// A Kademlia that knows only addresses of one scope.
 pub(crate) struct Scoped {
@@ -65,12 +59,14 @@ impl Scoped {
         Self { kad, scope: Scope::Lan }
     }
 
-    /// The public DHT, as a client until an address is known to be reachable.
-    pub(crate) fn wan(peer: PeerId) -> Self {
+    /// The public DHT, as a client until strangers can call.
+    pub(crate) fn wan(peer: PeerId, bootstrap: &[Multiaddr]) -> Self {
         let mut kad = kad::Behaviour::with_config(peer, store(peer), common(WAN_PROTOCOL, WAN_QUERY));
-        for address in BOOTSTRAP.iter().filter_map(|text| text.parse::<Multiaddr>().ok()) {
-            if let Some(Protocol::P2p(bootstrap)) = address.iter().last() {
-                kad.add_address(&bootstrap, address.clone());
+        // By itself it would take a relay for an address of its own.
+        kad.set_mode(Some(Mode::Client));
+        for address in bootstrap {
+            if let Some(peer) = peer_of(address) {
+                kad.add_address(&peer, address.clone());
             }
         }
         Self { kad, scope: Scope::Public }
@@ -117,8 +113,9 @@ fn common(protocol: StreamProtocol, query_timeout: Duration) -> kad::Config {
         .set_parallelism(PARALLELISM)
         .set_record_ttl(Some(RECORD_TTL))
         .set_provider_record_ttl(Some(RECORD_TTL))
-        .set_provider_publication_interval(Some(PROVIDE_EVERY))
-        // Records are published again by whoever holds the key; copying others' on is not our duty.
+        .set_provider_publication_interval(None)
+        // Records are published again by whoever holds the key, and providers by the sweep; copying others' on is
+        // not our duty.
         .set_replication_interval(None)
         .set_publication_interval(None)
         // A record is stored only after its signature was checked.
@@ -132,7 +129,8 @@ fn store(peer: PeerId) -> MemoryStore {
     let config = MemoryStoreConfig {
         max_records: MAX_RECORDS,
         max_value_bytes: MAX_RECORD,
-        max_provided_keys: MAX_PROVIDED,
+        // A new one comes before the oldest goes.
+        max_provided_keys: MAX_OWN + MAX_FOREIGN + 1,
         ..MemoryStoreConfig::default()
     };
     MemoryStore::with_config(peer, config)

@@ -76,6 +76,8 @@ pub struct Stats {
     pub records_not_followed: u64,
     /// The program did not look for too long.
     pub events_dropped: u64,
+    /// CIDs that a DHT was told of.
+    pub announced: u64,
 }
 
 /// [`Stats`], being counted.
@@ -86,6 +88,7 @@ pub(crate) struct Counters {
     records_older: AtomicU64,
     records_not_followed: AtomicU64,
     events_dropped: AtomicU64,
+    announced: AtomicU64,
 }
 
 impl Counters {
@@ -109,7 +112,12 @@ impl Counters {
             records_older: self.records_older.load(Ordering::Relaxed),
             records_not_followed: self.records_not_followed.load(Ordering::Relaxed),
             events_dropped: self.events_dropped.load(Ordering::Relaxed),
+            announced: self.announced.load(Ordering::Relaxed),
         }
+    }
+
+    pub(crate) fn announced(&self) {
+        self.announced.fetch_add(1, Ordering::Relaxed);
     }
 
     fn dropped(&self) {

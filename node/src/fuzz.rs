@@ -48,6 +48,13 @@ pub fn ipns_record(data: &[u8]) {
     }
 }
 
+/// Packets of multicast DNS.
+pub fn mdns_question(data: &[u8]) {
+    // What is asked of us stays so whatever follows it.
+    let more = [data, &[0xff; 16]].concat();
+    assert!(!crate::mdns::asks_for_peers(data) || crate::mdns::asks_for_peers(&more));
+}
+
 /// Names, as text and as routing keys.
 pub fn ipns_name(data: &[u8]) {
     if let Some(name) = Name::from_routing_key(data) {
@@ -137,6 +144,7 @@ mod tests {
         ("ipns_name", ipns_name),
         ("ipns_record", ipns_record),
         ("key_file", key_file),
+        ("mdns_question", mdns_question),
         ("swarm_key", swarm_key),
     ];
 

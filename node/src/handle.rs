@@ -20,6 +20,7 @@ use crate::ipns::{Record, RecordError, Verified, select};
 use crate::name::Name;
 use crate::names::{MAX_NAMES, Via};
 use crate::peers::Peer;
+use crate::reach::Reachability;
 use crate::routers::Routers;
 
 /// The node's own steps of stopping have shorter deadlines; this one is for a task that is stuck.
@@ -55,6 +56,14 @@ pub struct Published {
     pub followers: usize,
     /// It went out over pubsub to at least one peer.
     pub pubsub: bool,
+}
+
+/// How strangers come to this node, in the public network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    pub reachability: Reachability,
+    /// Peers that relay connections to this node.
+    pub relays: Vec<PeerId>,
 }
 
 /// What became of a record that somebody brought.
@@ -114,6 +123,11 @@ impl Node {
     /// Where this node listens, with its peer id at the end; addresses of this machine only come last.
     pub async fn addresses(&self) -> Vec<Multiaddr> {
         self.call(|reply| Command::Addresses { reply }).await.unwrap_or_default()
+    }
+
+    /// Whether strangers reach this node, and how. `None` once it has stopped.
+    pub async fn reached(&self) -> Option<Reached> {
+        self.call(|reply| Command::Reached { reply }).await
     }
 
     /// The peers that are connected.
@@ -181,11 +195,11 @@ impl Node {
         self.call(|reply| Command::Offer { name, record, via, reply }).await.unwrap_or(Offered::NotFollowed)
     }
 
-    /// Announces in the DHT that this node has `root`, instead of the root before it. Calls that follow
-    /// each other closely are announced once.
-    pub async fn provide(&self, root: Cid) {
+    /// Announces in the DHTs that this node has `root`, which is what `name` points to now, and what is new in it.
+    /// Calls that follow each other closely are announced once. Nothing is announced where nobody is served.
+    pub async fn provide(&self, name: Name, root: Cid) {
         // A node that has stopped provides nothing.
-        let _ = self.commands.send(Command::Provide { root }).await;
+        let _ = self.commands.send(Command::Provide { name, root }).await;
     }
 
     /// Asks the DHT and the delegated routers who has a block, with a deadline. Those found are being dialled.

@@ -111,6 +111,18 @@ impl Peers {
         self.0.iter().filter(|(_, state)| state.speaks(protocol)).map(|(peer, _)| *peer).collect()
     }
 
+    /// Where this node called the peer, if the connection is of its own making.
+    pub(crate) fn dialled_at(&self, peer: &PeerId) -> Option<Multiaddr> {
+        let connections = &self.0.get(peer)?.connections;
+        let dialled = connections.iter().map(|(_, end)| end).find(|end| end.is_dialer())?;
+        Some(without_peer(dialled.get_remote_address()))
+    }
+
+    /// Whether any connected peer speaks it.
+    pub(crate) fn speaks(&self, protocol: &StreamProtocol) -> bool {
+        self.0.values().any(|state| state.speaks(protocol))
+    }
+
     pub(crate) fn is_sampan(&self, peer: &PeerId) -> bool {
         self.0.get(peer).is_some_and(|state| state.speaks(&follow::PROTOCOL))
     }

@@ -1,6 +1,6 @@
 //! Starting a node: everything is built and bound here, so that what can fail fails before it runs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +15,19 @@ use tokio::time::{Instant, timeout};
 use crate::answers::Answers;
 use crate::behaviour::{Behaviour, BehaviourError};
 use crate::bitswap;
+use crate::catalogue::Catalogue;
 use crate::config::{Config, Network, peer_of};
 use crate::dialer::Dialer;
 use crate::event::{Counters, Events, Outbox};
 use crate::gossip;
 use crate::handle::Node;
+use crate::mdns::Responder;
 use crate::names::Names;
 use crate::offences::Offences;
 use crate::peers::Peers;
 use crate::ports;
 use crate::queries::Queries;
+use crate::reach::Reach;
 use crate::records::Records;
 use crate::transport::{self, TransportError};
 use crate::worker::{Provided, Worker};
@@ -62,14 +65,16 @@ pub enum StartError {
 
 /// Starts a node. When this returns, its listeners are bound and their addresses known.
 ///
-/// `blocks` is what peers may fetch; `records` is what is published and followed here.
+/// `blocks` is what peers may fetch; `records` is what is published and followed here, and
+/// `catalogue` what others may find this node by.
 pub async fn start(
     config: Config,
     blocks: Arc<dyn Blocks>,
     records: Arc<dyn Records>,
+    catalogue: Arc<dyn Catalogue>,
 ) -> Result<(Node, Events), StartError> {
     let members = Arc::clone(&blocks);
-    start_with_members(config, blocks, members, records).await
+    start_with_members(config, blocks, members, records, catalogue).await
 }
 
 /// The same where members may fetch `members`, and all others `blocks`.
@@ -78,6 +83,7 @@ pub async fn start_with_members(
     blocks: Arc<dyn Blocks>,
     members: Arc<dyn Blocks>,
     records: Arc<dyn Records>,
+    catalogue: Arc<dyn Catalogue>,
 ) -> Result<(Node, Events), StartError> {
     // As in kubo: whoever sets this wants no connection without the shared secret.
     if std::env::var_os("LIBP2P_FORCE_PNET").is_some_and(|value| value == "1")
@@ -91,8 +97,9 @@ pub async fn start_with_members(
         bitswap::Config { serving: config.serving, offences: offences.clone(), ..bitswap::Config::default() };
     let (bitswap, bitswap_client) = bitswap::Behaviour::new(blocks, bitswap);
     let bitswap = bitswap.with_members(config.members.clone(), members);
-    let behaviour = Behaviour::new(&config, bitswap, topics.clone(), offences.clone())?;
-    let mut swarm = Swarm::new(transport::build(&config)?, behaviour, peer_id, swarm_config(&config.network));
+    let (transport, relay) = transport::build(&config)?;
+    let behaviour = Behaviour::new(&config, bitswap, topics.clone(), offences.clone(), relay)?;
+    let mut swarm = Swarm::new(transport, behaviour, peer_id, swarm_config(&config.network));
     let listeners = listen(&mut swarm, &config)?;
 
     let now = Instant::now();
@@ -101,6 +108,13 @@ pub async fn start_with_members(
         let peer = peer_of(&address).ok_or_else(|| StartError::Peer { address: address.clone() })?;
         dialer.keep(peer, address, now);
     }
+    let responder = config.mdns.then(|| Responder::start(peer_id)).transpose().unwrap_or_else(|error| {
+        tracing::warn!(%error, "kubo on this LAN does not find this node: its questions cannot be answered");
+        None
+    });
+    for address in &config.bootstrap {
+        peer_of(address).ok_or_else(|| StartError::Peer { address: address.clone() })?;
+    }
     let counters = Arc::new(Counters::default());
     let (outbox, events) = Outbox::new();
     let (commands, receiver) = mpsc::channel(COMMANDS);
@@ -108,7 +122,7 @@ pub async fn start_with_members(
     let mut worker = Box::new(Worker {
         swarm,
         commands: receiver,
-        answers: Answers::new(records, config.serving),
+        answers: Answers::new(records, catalogue, config.serving),
         members: config.members,
         outbox,
         counters: Arc::clone(&counters),
@@ -119,7 +133,10 @@ pub async fn start_with_members(
         offences,
         peers: Peers::default(),
         queries: Queries::default(),
-        provided: Provided::default(),
+        provided: Provided::new(now),
+        reach: Reach::new(config.relaying, now),
+        responder,
+        confirmed_here: BTreeSet::new(),
         asked: HashMap::new(),
         connecting: HashMap::new(),
         listeners,

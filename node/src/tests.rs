@@ -9,7 +9,7 @@ use futures::StreamExt;
 use libp2p::gossipsub;
 use libp2p::request_response::{self, Message, ProtocolSupport};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Swarm, identify, swarm};
+use libp2p::{Swarm, identify, relay, swarm};
 use sampan_storage::{Block, MemoryBlocks};
 use tokio::time::timeout;
 
@@ -17,8 +17,8 @@ use crate::bitswap::{Serving, SessionOptions};
 use crate::gate::Acquaintance;
 use crate::ipns::{Draft, LIFETIME, Record, RecordError, Verified};
 use crate::{
-    Config, Event, Events, Keypair, Members, MemoryRecords, Multiaddr, Network, Node, PeerId, PublishError,
-    Refusal, StartError, fetch, follow, gossip, start, transport,
+    Config, Event, Events, Keypair, Members, MemoryCatalogue, MemoryRecords, Multiaddr, Network, Node,
+    PeerId, PublishError, Refusal, Relaying, StartError, fetch, follow, gossip, start, transport,
 };
 
 /// Far above what anything here takes.
@@ -29,6 +29,7 @@ struct Fixture {
     events: Events,
     key: Keypair,
     records: Arc<MemoryRecords>,
+    catalogue: Arc<MemoryCatalogue>,
     blocks: Arc<MemoryBlocks>,
 }
 
@@ -40,6 +41,8 @@ fn config() -> Config {
         peers: Vec::new(),
         agent: "sampan/test".to_owned(),
         acquaintance: Acquaintance::default(),
+        bootstrap: Vec::new(),
+        relaying: Relaying::default(),
         mdns: false,
         serving: Serving::Everyone,
         members: Members::Nobody,
@@ -54,12 +57,17 @@ impl Fixture {
 
     async fn with(config: Config) -> Self {
         let (records, blocks) = (Arc::new(MemoryRecords::default()), Arc::new(MemoryBlocks::default()));
+        let catalogue = Arc::new(MemoryCatalogue::default());
         let key = config.key.clone();
-        let (node, events) =
-            start(config, Arc::<MemoryBlocks>::clone(&blocks), Arc::<MemoryRecords>::clone(&records))
-                .await
-                .unwrap();
-        Self { node, events, key, records, blocks }
+        let (node, events) = start(
+            config,
+            Arc::<MemoryBlocks>::clone(&blocks),
+            Arc::<MemoryRecords>::clone(&records),
+            Arc::<MemoryCatalogue>::clone(&catalogue),
+        )
+        .await
+        .unwrap();
+        Self { node, events, key, records, catalogue, blocks }
     }
 
     async fn address(&self) -> Multiaddr {
@@ -135,6 +143,19 @@ impl Fixture {
         timeout(PATIENCE, wait).await.expect("the peers never came to this");
     }
 
+    /// Looks until somebody has it.
+    async fn finds(&self, cid: Cid) -> Vec<PeerId> {
+        let found = async {
+            loop {
+                let found = self.node.find_providers(cid).await;
+                if !found.is_empty() {
+                    return found;
+                }
+            }
+        };
+        timeout(PATIENCE, found).await.expect("nobody is said to have it")
+    }
+
     async fn until_introduced(&self, count: usize) {
         self.until(|peers| peers.iter().filter(|peer| peer.agent.is_some()).count() >= count).await;
     }
@@ -170,7 +191,7 @@ impl Stranger {
             ),
         };
         let swarm_config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
-        let transport = transport::build(&config).unwrap();
+        let (transport, _) = transport::build(&config).unwrap();
         let mut swarm = Swarm::new(transport, behaviour, config.key.peer_id(), swarm_config);
         let address = node.addresses().await.first().unwrap().clone();
         swarm.dial(address).unwrap();
@@ -509,6 +530,112 @@ async fn where_some_are_allowed_the_others_are_not_taken() {
     stranger.until(<[_]>::is_empty).await;
 }
 
+/// Relays for others, as kubo does in the public network.
+#[derive(NetworkBehaviour)]
+struct RelayBehaviour {
+    identify: identify::Behaviour,
+    relay: relay::Behaviour,
+}
+
+/// Starts one. Returns where it is; it runs as long as the test does.
+async fn relay() -> Multiaddr {
+    let config = config();
+    let (key, peer) = (config.key.to_libp2p(), config.key.peer_id());
+    let behaviour = RelayBehaviour {
+        identify: identify::Behaviour::new(identify::Config::new("ipfs/0.1.0".to_owned(), key.public())),
+        relay: relay::Behaviour::new(peer, relay::Config::default()),
+    };
+    let swarm_config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
+    let (transport, _) = transport::build(&config).unwrap();
+    let mut swarm = Swarm::new(transport, behaviour, peer, swarm_config);
+    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            break address;
+        }
+    };
+    swarm.add_external_address(address.clone());
+    tokio::spawn(async move {
+        loop {
+            swarm.select_next_some().await;
+        }
+    });
+    address.with_p2p(peer).unwrap()
+}
+
+#[tokio::test]
+async fn a_node_that_nobody_can_call_is_reached_through_a_relay() {
+    let public = Config { network: Network::Public, ..config() };
+    let hidden = Config { listen: Vec::new(), relaying: Relaying::Always, ..public.clone() };
+    let (hidden, caller) =
+        (Fixture::with(hidden).await, Fixture::with(Config { key: Keypair::generate(), ..public }).await);
+    let block = block(b"behind a router");
+    hidden.blocks.put(&block);
+    let relay = relay().await;
+    let relay_id = hidden.node.connect(relay.clone()).await.unwrap();
+    let reserved = async {
+        while hidden.node.reached().await.unwrap().relays != [relay_id] {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, reserved).await.expect("the relay granted no reservation");
+
+    let through = hidden.address().await;
+    assert!(through.to_string().starts_with(&format!("{relay}/p2p-circuit")), "{through}");
+    assert_eq!(caller.node.connect(through).await.unwrap(), hidden.node.peer_id());
+    let options = SessionOptions { providers: vec![hidden.node.peer_id()], ..SessionOptions::default() };
+    let mut session = caller.node.bitswap().session(options).await.unwrap();
+    session.want(vec![(*block.cid(), 15)]).await.unwrap();
+    let fetched = timeout(PATIENCE, session.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(fetched, block);
+}
+
+#[tokio::test]
+async fn on_a_lan_nobody_is_asked_to_relay() {
+    let node = Fixture::with(Config { relaying: Relaying::Always, ..config() }).await;
+    let relay = relay().await;
+    node.node.connect(relay).await.unwrap();
+    node.until_introduced(1).await;
+    assert_eq!(node.node.reached().await.unwrap().relays, []);
+    assert!(node.node.addresses().await.iter().all(|address| !address.to_string().contains("p2p-circuit")));
+}
+
+fn block(content: &'static [u8]) -> Block {
+    Block::new(sampan_storage::block::RAW, Bytes::from_static(content))
+}
+
+#[tokio::test]
+async fn all_that_a_node_has_to_offer_is_found_after_a_sweep() {
+    let (provider, middle, reader) = (Fixture::new().await, Fixture::new().await, Fixture::new().await);
+    let offered: Vec<Cid> = [b"one", b"two", b"six"].map(|content| *block(content).cid()).to_vec();
+    for cid in &offered {
+        provider.catalogue.put(*cid);
+    }
+    provider.connect(&middle).await;
+    reader.connect(&middle).await;
+    reader.until_introduced(1).await;
+    for cid in offered {
+        assert_eq!(reader.finds(cid).await, [provider.node.peer_id()]);
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_serves_nobody_announces_nothing() {
+    let silent = Fixture::with(Config { serving: Serving::Nobody, ..config() }).await;
+    let (open, reader) = (Fixture::new().await, Fixture::new().await);
+    let (kept, given) = (*block(b"kept").cid(), *block(b"given").cid());
+    silent.catalogue.put(kept);
+    silent.node.provide(silent.key.name(), kept).await;
+    open.catalogue.put(given);
+    for provider in [&silent, &open] {
+        reader.connect(provider).await;
+    }
+    // Both had the same time for it.
+    assert_eq!(reader.finds(given).await, [open.node.peer_id()]);
+    assert_eq!(reader.node.find_providers(kept).await, []);
+    assert_eq!(silent.node.stats().announced, 0);
+}
+
 #[tokio::test]
 async fn providers_are_found_with_their_addresses() {
     let (provider, middle, reader) = (Fixture::new().await, Fixture::new().await, Fixture::new().await);
@@ -516,18 +643,10 @@ async fn providers_are_found_with_their_addresses() {
     provider.blocks.put(&block);
     provider.connect(&middle).await;
     provider.until_introduced(1).await;
-    provider.node.provide(*block.cid()).await;
+    provider.node.provide(provider.key.name(), *block.cid()).await;
     reader.connect(&middle).await;
     reader.until_introduced(1).await;
-    let found = async {
-        loop {
-            let found = reader.node.find_providers(*block.cid()).await;
-            if !found.is_empty() {
-                return found;
-            }
-        }
-    };
-    assert_eq!(timeout(PATIENCE, found).await.unwrap(), [provider.node.peer_id()]);
+    assert_eq!(reader.finds(*block.cid()).await, [provider.node.peer_id()]);
     let provider_id = provider.node.peer_id();
     reader.until(|peers| peers.iter().any(|peer| peer.id == provider_id)).await;
 
@@ -582,9 +701,14 @@ async fn a_port_in_use_is_an_error_that_names_it() {
     let first = Fixture::new().await;
     let taken: Multiaddr = first.address().await.iter().take(2).collect();
     let config = Config { listen: vec![taken.clone()], ..config() };
-    let error = start(config, Arc::new(MemoryBlocks::default()), Arc::new(MemoryRecords::default()))
-        .await
-        .unwrap_err();
+    let error = start(
+        config,
+        Arc::new(MemoryBlocks::default()),
+        Arc::new(MemoryRecords::default()),
+        Arc::new(MemoryCatalogue::default()),
+    )
+    .await
+    .unwrap_err();
     assert!(matches!(&error, StartError::Listen { address, .. } if *address == taken));
     assert!(error.to_string().contains(&taken.to_string()));
 }
@@ -614,9 +738,14 @@ async fn only_those_with_the_swarm_key_connect() {
 #[tokio::test]
 async fn a_peer_address_without_a_peer_is_refused() {
     let config = Config { peers: vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()], ..config() };
-    let error = start(config, Arc::new(MemoryBlocks::default()), Arc::new(MemoryRecords::default()))
-        .await
-        .unwrap_err();
+    let error = start(
+        config,
+        Arc::new(MemoryBlocks::default()),
+        Arc::new(MemoryRecords::default()),
+        Arc::new(MemoryCatalogue::default()),
+    )
+    .await
+    .unwrap_err();
     assert!(matches!(error, StartError::Peer { .. }));
 }
 

@@ -3,13 +3,16 @@
 //! It waits for whichever comes first: a command of a handle, an event of the swarm, an answer of the
 //! program's records, room in the event queue, or the next thing that is due. Nothing in it blocks or
 //! waits for a single peer. The rooms beside it hold what belongs together: `connections`, `exchange`
-//! (records between peers) and `lookups` (the DHTs).
+//! (records between peers), `lookups` (the DHTs), `announce` (what they are told of) and
+//! `reaching` (strangers, and relays).
 
+mod announce;
 mod connections;
 mod exchange;
 mod lookups;
+mod reaching;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,12 +34,14 @@ use crate::dialer::Dialer;
 use crate::event::{Counters, Outbox};
 use crate::gossip::Topics;
 use crate::handle::ConnectError;
+use crate::mdns::Responder;
 use crate::name::Name;
 use crate::names::Names;
 use crate::offences::Offences;
 use crate::peers::Peers;
 use crate::queries::Queries;
-pub(crate) use lookups::Provided;
+use crate::reach::Reach;
+pub(crate) use announce::Provided;
 
 /// With nothing due the task looks round this often.
 const IDLE: Duration = Duration::from_mins(1);
@@ -58,6 +63,11 @@ pub(crate) struct Worker {
     pub(crate) peers: Peers,
     pub(crate) queries: Queries,
     pub(crate) provided: Provided,
+    pub(crate) reach: Reach,
+    /// Says on the LAN where this node is.
+    pub(crate) responder: Option<Responder>,
+    /// Addresses that this node says of itself that they can be called, as on a LAN nobody else does.
+    pub(crate) confirmed_here: BTreeSet<Multiaddr>,
     /// What was asked of other Sampans, by name.
     pub(crate) asked: HashMap<OutboundRequestId, Name>,
     /// Who waits for a connection.
@@ -107,6 +117,9 @@ impl Worker {
             Command::Addresses { reply } => {
                 let _ = reply.send(self.addresses());
             }
+            Command::Reached { reply } => {
+                let _ = reply.send(self.reached());
+            }
             Command::Peers { reply } => {
                 let _ = reply.send(self.peers.list());
             }
@@ -116,7 +129,10 @@ impl Worker {
             Command::Follow { name, reply } => {
                 let _ = reply.send(self.follow(name));
             }
-            Command::Unfollow { name } => self.unfollow(&name),
+            Command::Unfollow { name } => {
+                self.provided.forget(&name);
+                self.unfollow(&name);
+            }
             Command::Followers { name, reply } => {
                 let mut followers = self.peers.followers(&name);
                 // Its owner asks for it too, to learn of another writer.
@@ -128,7 +144,7 @@ impl Worker {
                 // Whoever asked may have gone.
                 let _ = reply.send(self.take_offer(&name, &record, via));
             }
-            Command::Provide { root } => self.provided.set(root, Instant::now()),
+            Command::Provide { name, root } => self.provide(name, root),
             Command::FindProviders { cid, reply } => self.find_providers(&cid, reply),
             Command::Connect { address, reply } => self.connect(address, reply),
             // Ends the loop before it comes here.
@@ -153,6 +169,10 @@ impl Worker {
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Fetch(event) => self.on_fetch(event),
             BehaviourEvent::Follow(event) => self.on_follow(event),
+            BehaviourEvent::Callback(event) => self.on_callback(&event),
+            BehaviourEvent::Relay(event) => reaching::on_relay(&event),
+            // What comes of it is a connection.
+            BehaviourEvent::Punch(_) => {}
             BehaviourEvent::Gate(never) | BehaviourEvent::Limits(never) | BehaviourEvent::Bitswap(never) => {
                 match never {}
             }
@@ -165,6 +185,7 @@ impl Worker {
         self.look_up_due(now);
         self.sweep_queries(now);
         self.provide_due(now);
+        self.reserve_due(now);
     }
 
     fn next_wake(&self) -> Instant {
@@ -174,6 +195,7 @@ impl Worker {
             self.names.next_due(),
             self.queries.next_sweep(),
             self.provided.next_due(),
+            self.reach.next_due().filter(|_| self.network.is_public()),
         ];
         due.into_iter().flatten().min().unwrap_or(now + IDLE).min(now + IDLE)
     }

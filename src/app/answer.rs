@@ -6,12 +6,13 @@ use anyhow::{Context, bail};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use sampan_node::ipns::{Record, Verified, select};
-use sampan_node::{Audience, Keypair, Name, Records, Via};
+use sampan_node::{Audience, Keypair, Name, Reachability, Reached, Records, Via};
 use sampan_storage::Cid;
 use sampan_storage::verify::Verify;
 use serde_json::Value;
 
 use super::Running;
+use crate::config::Network;
 use crate::content::{self, Domain, Pointer, Reach};
 use crate::control::{Answer, Ask, FollowStatus, PeerStatus, Pipe, Resolved, RootStatus, Status, Tell};
 use crate::registry::Collected;
@@ -208,6 +209,10 @@ impl Running {
     async fn status(&self) -> Status {
         let stats = self.node.stats();
         let totals = self.collector.totals();
+        let reached = match self.network {
+            Network::Public => self.node.reached().await.map(|reached| describe_reach(&reached)),
+            Network::Lan | Network::Private => None,
+        };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.name.to_string(),
@@ -220,6 +225,7 @@ impl Running {
             http: self.http.clone(),
             url: self.url.clone(),
             network: format!("{:?}", self.network).to_lowercase(),
+            reached,
             data: self.store.dir().display().to_string(),
             peers: self.node.peers().await.len(),
             follows: self.follows(),
@@ -259,6 +265,16 @@ impl Running {
             })
             .collect()
     }
+}
+
+fn describe_reach(reached: &Reached) -> String {
+    let state = match reached.reachability {
+        Reachability::Unknown => "not known yet",
+        Reachability::Public => "by everyone",
+        Reachability::Private => "not by strangers",
+    };
+    let relays: Vec<String> = reached.relays.iter().map(ToString::to_string).collect();
+    if relays.is_empty() { state.to_owned() } else { format!("{state}; through {}", relays.join(", ")) }
 }
 
 fn describe(followed: Followed, mirror: Option<Mirrored>) -> FollowStatus {

@@ -28,7 +28,7 @@ pub(super) fn run(data: Option<PathBuf>, serve: Serve) -> anyhow::Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let app = App::start(&config).await?;
+        let app = Box::pin(App::start(&config)).await?;
         greet(&app, &config);
         app.run().await
     })

@@ -28,6 +28,7 @@ pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
     }
     rows.extend(status.unpublished.map(|why| row("not published", why)));
     rows.extend(status.members.map(|name| row("members", name)));
+    rows.extend(status.reached.map(|reached| row("reached", reached)));
     rows.extend(status.addresses.into_iter().map(|address| row("p2p", address)));
     for follow in status.follows {
         rows.push(row("follows", follow.name));

@@ -384,6 +384,18 @@ pub(crate) const KEYS: &[Key] = &[
         "Peer ids that may fetch everything, also what anonymous clients may not pull. In a private network everybody may. Default: none.",
     ),
     key(
+        "ipfs.bootstrap",
+        Multiaddrs,
+        Used,
+        "Where the node enters the public network; each ends in `/p2p/<peer id>`. Default: kubo's list.",
+    ),
+    key(
+        "ipfs.relay",
+        Choice(&["auto", "always", "never"]),
+        Used,
+        "In the public network, others relay connections to the node: where strangers cannot call it, always or never. Default: `auto`.",
+    ),
+    key(
         "ipfs.follow",
         Names,
         Used,

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
-use sampan_node::{Acquaintance, Multiaddr, PeerId};
+use sampan_node::{Acquaintance, Multiaddr, PeerId, Relaying};
 use serde_json::Value;
 
 use crate::auth::Settings;
@@ -82,6 +82,7 @@ pub(crate) struct Config {
     pub(crate) acquaintance: Acquaintance,
     /// Peers that may fetch what anonymous clients may not pull.
     pub(crate) members: Vec<PeerId>,
+    pub(crate) reach: Reach,
     /// Where nobody has to log in: anonymous clients may push from anywhere.
     pub(crate) anonymous_push: bool,
     /// How clients log in, and what they may do then.
@@ -117,6 +118,13 @@ pub(crate) enum Network {
     Public,
     /// Whoever has the same swarm.key
     Private,
+}
+
+/// How the node and strangers come together, in the public network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reach {
+    pub(crate) bootstrap: Vec<Multiaddr>,
+    pub(crate) relaying: Relaying,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -264,6 +272,11 @@ impl Config {
         let acquaintance =
             Acquaintance { allow: allow.into_iter().collect(), deny: deny.into_iter().collect() };
 
+        let bootstrap = said.multiaddrs("ipfs.bootstrap");
+        let (bootstrap, source) =
+            bootstrap.unwrap_or_else(|| (sampan_node::default_bootstrap(), Source::Default));
+        note("ipfs.bootstrap", texts(&bootstrap), source);
+
         let plain: Vec<Following> = flags.follow.into_iter().map(Following::plain).collect();
         let flag = (!plain.is_empty()).then_some((plain, Source::Flag("--follow")));
         let lists = [said.names("ipfs.follow"), said.names("storage.ipfs.readonlyipnskeys"), flag];
@@ -312,6 +325,7 @@ impl Config {
             rules: reader.retention("gc.rules"),
         };
         let scrub = Scrub::read(&mut reader);
+        let reach = Reach::read(&mut reader, bootstrap);
         let web = Web::read(&mut reader)?;
         let logs = Logs::read(&mut reader);
         let read_only = reader.switch("storage.maintenance.readonly.enabled", false);
@@ -334,6 +348,7 @@ impl Config {
             peers,
             acquaintance,
             members,
+            reach,
             anonymous_push,
             auth,
             delete,
@@ -377,6 +392,17 @@ impl UploadPurge {
         let age = reader.duration("storage.maintenance.uploadpurging.age", PURGE_AGE);
         let interval = reader.duration("storage.maintenance.uploadpurging.interval", PURGE_INTERVAL);
         Self { enabled, age, interval }
+    }
+}
+
+impl Reach {
+    fn read(reader: &mut Reader<'_>, bootstrap: Vec<Multiaddr>) -> Self {
+        let relaying = match reader.text("ipfs.relay", "auto").as_str() {
+            "always" => Relaying::Always,
+            "never" => Relaying::Never,
+            _ => Relaying::Auto,
+        };
+        Self { bootstrap, relaying }
     }
 }
 

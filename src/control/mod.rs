@@ -148,6 +148,8 @@ pub(crate) struct Status {
     /// The same with its scheme.
     pub(crate) url: String,
     pub(crate) network: String,
+    /// How strangers reach the node, in the public network, for people.
+    pub(crate) reached: Option<String>,
     pub(crate) data: String,
     pub(crate) peers: usize,
     pub(crate) follows: Vec<FollowStatus>,

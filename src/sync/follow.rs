@@ -360,6 +360,9 @@ impl Follower {
                 self.tell();
             }
             if error.is_none() {
+                if let Some((root, _)) = self.good(&name) {
+                    self.node.provide(name, root).await;
+                }
                 self.leave_moved(target.unwrap_or(name)).await;
             }
             let failed = error.is_some();

@@ -2,6 +2,7 @@
 //! that only a followed name has are fetched when someone asks for them.
 
 mod adopt;
+mod catalogue;
 mod domains;
 mod fetch;
 mod follow;
@@ -22,6 +23,7 @@ mod take;
 mod walks;
 mod writer;
 
+pub(crate) use catalogue::StoreCatalogue;
 pub(crate) use fetch::Fetcher;
 pub(crate) use follow::{Followed, Follower};
 pub(crate) use following::{Following, Policy};

@@ -103,6 +103,6 @@ async fn publish_root(
         None => Bytes::new(),
     };
     node.publish(key.name(), record, nodes).await?;
-    node.provide(root).await;
+    node.provide(key.name(), root).await;
     Ok(Some(root))
 }

@@ -310,6 +310,17 @@ impl Index {
         self.after_key(row_key_of(tree, b'f', &[repository, &subject, &last]))
     }
 
+    /// Like [`Self::after`] for the manifests of a repository.
+    pub(crate) fn revisions_after(
+        &self,
+        tree: TreeKey,
+        repository: &str,
+        after: Option<&Digest>,
+    ) -> impl Iterator<Item = Result<(String, Vec<u8>), StoreError>> + use<> {
+        let last = after.map(Digest::to_string).unwrap_or_default();
+        self.after_key(row_key_of(tree, b'm', &[repository, &last]))
+    }
+
     /// Every row of a tree: its kind's letter and its fields. What is no row is passed over.
     pub(crate) fn rows(
         &self,

@@ -23,6 +23,19 @@ pub enum Item {
     Referrer { repository: RepositoryName, subject: Digest, referrer: Digest },
 }
 
+impl Item {
+    /// The repository that it is in; blobs are in none.
+    pub fn repository(&self) -> Option<&RepositoryName> {
+        match self {
+            Self::Blob(_) => None,
+            Self::Layer(repository, _)
+            | Self::Revision(repository, _)
+            | Self::Tag(repository, _)
+            | Self::Referrer { repository, .. } => Some(repository),
+        }
+    }
+}
+
 /// The blob's bytes.
 pub fn blob(digest: &Digest) -> String {
     let hex = digest.hex();

@@ -150,6 +150,18 @@ impl Tree {
         rows.filter_map(|row| row.map(|(name, _)| lens.ours(&name)).transpose()).take(limit).collect()
     }
 
+    /// Manifests of a repository, in byte order of their digests, those after `after`.
+    pub fn revisions(
+        &self,
+        repository: &RepositoryName,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Vec<Digest>, StoreError> {
+        let Some(repository) = self.lens().theirs(repository.as_str()) else { return Ok(Vec::new()) };
+        let rows = self.inner.index.revisions_after(self.key, repository, after).take(limit);
+        rows.filter_map(|row| row.map(|(digest, _)| digest.parse().ok()).transpose()).collect()
+    }
+
     /// Manifests that refer to `subject`, in byte order of their digests, those after `after`.
     pub fn referrers(
         &self,

@@ -7,7 +7,8 @@ use std::process::Stdio;
 
 use futures::future::join_all;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use sampan_storage::car;
+use sampan_storage::block::RAW;
+use sampan_storage::{Block, car};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
@@ -220,6 +221,41 @@ async fn rules_that_change_move_repositories_and_a_crash_on_the_way_gives_nothin
     let follower = publisher.start_follower(&publisher.p2p).await;
     follows(&follower, &["first/a", "second/b"]).await;
     assert_eq!(follower.status().await["follows"][0]["error"], Value::Null);
+}
+
+/// Whether a registry that asks the DHT for whoever has a manifest is told of `peer`.
+async fn finds(reader: &Server, manifest: &Image, peer: &str) -> bool {
+    let cid = *Block::new(RAW, manifest.manifest.clone().into()).cid();
+    let url = format!("http://{}/routing/v1/providers/{cid}", reader.http);
+    json_of(reqwest::get(url).await.unwrap()).await.to_string().contains(peer)
+}
+
+#[tokio::test]
+async fn the_dht_is_told_of_what_strangers_may_have_and_of_nothing_else() {
+    let publisher = Server::start(Options::default()).await;
+    let [open, hidden, more, secret] = ["one", "two", "six", "ten"].map(|name| {
+        let layer = noise(&format!("audience dht {name}"), 1000);
+        Image::new(&[&layer])
+    });
+    // In the order of the lists the private one comes first.
+    publisher.push("hidden/b", "v1", &hidden).await;
+    publisher.push("open/a", "v1", &open).await;
+    let mut home = publisher.stop().await;
+    home.options.file = Some(rules(&home, "open/**"));
+    let mut publisher = start(home).await;
+    as_alice(&mut publisher);
+    let file = format!("ipfs:\n  peers: [{}]\n  gateway:\n    fetch: true\n", publisher.p2p);
+    let reader = start(Home::new(Options { file: Some(file), ..Options::default() })).await;
+    let told = async |image: &Image| {
+        eventually("a provider", async || finds(&reader, image, &publisher.peer).await.then_some(())).await;
+    };
+    told(&open).await;
+    publisher.push("hidden/b", "v2", &secret).await;
+    publisher.push("open/a", "v2", &more).await;
+    told(&more).await;
+    for image in [hidden, secret] {
+        assert!(!finds(&reader, &image, &publisher.peer).await);
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ source "$ROOT/tests/outer/ipfs/peer.sh"
 
 SCENARIOS=(a_peer_gets_pins_and_reads_from_sampan sampan_fetches_over_many_streams blocks_up_to_two_mebibytes words_of_bitswap
     older_versions_of_bitswap cids_are_those_of_the_go_importer names_over_the_dht names_over_pubsub names_over_fetch
-    everything_over_http providers_on_the_lan mdns_whoever_comes_first a_private_network the_tree_of_the_seed a_tree_in_the_form_of_the_seed
+    everything_over_http providers_on_the_lan providers_of_more_than_roots mdns_whoever_comes_first a_private_network the_tree_of_the_seed a_tree_in_the_form_of_the_seed
     a_peer_keeps_the_tree_of_a_sampan_that_is_gone a_tree_as_files_for_distribution)
 SIZE=32 # MiB of a large file
 NEWS=90 # seconds until a name or a peer is known: a look-up, a dial, the record, the directories
@@ -347,19 +347,50 @@ providers_on_the_lan() {
     pulls s v2 "$digest"
 }
 
+# Whoever knows a manifest or a repository and no root finds it too; layers are found through who has the manifest.
+providers_of_more_than_roots() {
+    local old new repository
+    bytes 0 "$WORK/layer" 70000
+    serve s
+    push_to s v1 "$WORK/layer"
+    old=$(cid_of_blob s "$digest")
+    # In a chain: x never dials s, and asks y.
+    peer x
+    peer y
+    meet x y
+    meet y s
+    eventually $NEWS "a peer finds who has a manifest that was there before it" provided x "$old"
+    push_to s v2 "$WORK/layer"
+    new=$(cid_of_blob s "$digest")
+    eventually $NEWS "a peer finds who has a manifest that was pushed since" provided x "$new"
+    repository=$(sampan s ls --json "docker/registry/v2/repositories/${REPOSITORY%/*}" | jq -r '.[] | select(.name == "boat") | .cid')
+    eventually $NEWS "a peer finds who has a repository" provided x "$repository"
+    # When s is gone nobody but its neighbour can say so: by the record that it was given.
+    stop s
+    provided x "$new" || fail "no peer keeps the record of a manifest's provider"
+    ! provided x "$(cid_of_layer)" || fail "a layer is announced"
+}
+
+cid_of_layer() { put_block y "$WORK/layer"; }
+
 # provided PEER CID ADDRESS
 provided() { providers "$1" "$2" | grep -qF "$(ip_of s)"; }
 
-# Whoever comes first. It is Sampan that finds the peer: go-libp2p reads no answers of rust-libp2p's mDNS, because these
-# have no SRV record and their names do not end in the name of the service.
+# Whoever comes first. The peer connects to nobody, so that each is seen to find the other.
 mdns_whoever_comes_first() {
     serve s
     peer x quiet
     eventually $NEWS "Sampan finds a peer that comes later" knows x "$(status s .peer_id)"
+    eventually $NEWS "a peer that comes later finds Sampan" finds x "$(status s .peer_id)"
     stop s
+    peer y quiet
     serve s
-    eventually $NEWS "Sampan finds a peer that was there before it" knows x "$(status s .peer_id)"
+    eventually $NEWS "Sampan finds a peer that was there before it" knows y "$(status s .peer_id)"
+    eventually $NEWS "a peer that was there before finds Sampan" finds y "$(status s .peer_id)"
 }
+
+# finds PEER ID: by multicast; a kubo does not say how
+finds() { is_kubo "$1" || ask "$1" GET mdns | grep -q "$2"; }
 
 a_private_network() {
     local key=$WORK/swarm.key

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Worker;
+use super::reaching::is_relayed;
 use crate::answers::{Task, Whom};
 use crate::behaviour::BehaviourEvent;
 use crate::config::peer_of;
@@ -25,18 +26,20 @@ const MAX_CONNECTING: usize = 64;
 type Connected = oneshot::Sender<Result<PeerId, ConnectError>>;
 
 impl Worker {
-    /// Where others reach this node: LAN before world before this machine, TCP before QUIC.
+    /// Where others reach this node: LAN before world before this machine, TCP before QUIC, relays last.
     pub(super) fn addresses(&self) -> Vec<Multiaddr> {
         let peer = *self.swarm.local_peer_id();
         let mut addresses: Vec<Multiaddr> = self.swarm.listeners().cloned().collect();
         addresses.extend(self.swarm.external_addresses().cloned());
+        let whole = addresses.into_iter().filter_map(|address| address.with_p2p(peer).ok());
+        let mut addresses: Vec<Multiaddr> = whole.collect();
         addresses.sort_by_key(|address| {
             let locality = Locality::of(address);
             let udp = address.iter().any(|protocol| matches!(protocol, Protocol::Udp(_)));
-            (locality == Locality::Loopback, locality, udp, address.to_string())
+            (is_relayed(address), locality == Locality::Loopback, locality, udp, address.to_string())
         });
         addresses.dedup();
-        addresses.into_iter().filter_map(|address| address.with_p2p(peer).ok()).collect()
+        addresses
     }
 
     pub(super) fn connect(&mut self, address: Multiaddr, reply: Connected) {
@@ -115,8 +118,11 @@ impl Worker {
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 tracing::debug!(address = %send_back_addr, %error, "a connection was not taken");
             }
-            SwarmEvent::NewListenAddr { address, .. } => {
+            SwarmEvent::NewListenAddr { listener_id, address } => {
                 tracing::debug!(%address, "listening");
+                if is_relayed(&address) {
+                    self.reach.holds(listener_id);
+                }
                 self.refresh_external_addresses();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
@@ -125,10 +131,15 @@ impl Worker {
             }
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
                 self.listeners.remove(&listener_id);
-                if let Err(error) = reason {
+                if self.reach.closed(listener_id, Instant::now()) {
+                    tracing::debug!(?addresses, ?reason, "a relay is no longer used");
+                } else if let Err(error) = reason {
                     tracing::warn!(?addresses, %error, "a listener stopped");
                 }
                 self.refresh_external_addresses();
+            }
+            SwarmEvent::ExternalAddrConfirmed { .. } | SwarmEvent::ExternalAddrExpired { .. } => {
+                self.judge_reach();
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener has trouble"),
             // Nothing is to be done about the others, nor about those that a later libp2p adds.
@@ -190,24 +201,6 @@ impl Worker {
         tracing::debug!(%peer, %error, "cannot connect");
         if !self.swarm.is_connected(&peer) {
             self.dialer.failed(&peer, Instant::now());
-        }
-    }
-
-    /// What the DHTs hand out as this node's addresses. libp2p takes only confirmed ones, and on a LAN
-    /// nobody confirms; without any, kubo drops our announcements. Those of this machine stand in only
-    /// if there are no others, because kubo ignores them.
-    fn refresh_external_addresses(&mut self) {
-        let scope = self.network.scope();
-        let listening: Vec<Multiaddr> = self.swarm.listeners().filter(|a| scope.allows(a)).cloned().collect();
-        let reachable = listening.iter().any(|address| Locality::of(address) != Locality::Loopback);
-        let wanted = |address: &&Multiaddr| !reachable || Locality::of(address) != Locality::Loopback;
-        let wanted: Vec<Multiaddr> = listening.iter().filter(wanted).cloned().collect();
-        let present: Vec<Multiaddr> = self.swarm.external_addresses().cloned().collect();
-        for address in present.iter().filter(|address| !wanted.contains(address)) {
-            self.swarm.remove_external_address(address);
-        }
-        for address in wanted.into_iter().filter(|address| !present.contains(address)) {
-            self.swarm.add_external_address(address);
         }
     }
 }

@@ -91,6 +91,12 @@ impl Worker {
                     self.ask_for(name, record, peers);
                 }
             }
+            Answer::News { table, cids } => self.provided.news(table, &cids),
+            Answer::Page { table, page } => {
+                if let Some(page) = page {
+                    self.provided.read(table, page);
+                }
+            }
         }
     }
 

@@ -1,6 +1,5 @@
-//! The DHTs: finding and storing records, finding and announcing providers.
+//! The DHTs: finding and storing records, finding providers.
 
-use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -8,12 +7,12 @@ use cid::Cid;
 use libp2p::PeerId;
 use libp2p::kad::store::RecordStore;
 use libp2p::kad::{self, GetProvidersOk, GetRecordOk, InboundRequest, QueryResult, Quorum, RecordKey};
-use libp2p::multiaddr::Multiaddr;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Worker;
+use super::announce::provider_key;
 use crate::dht::{RECORD_TTL, Scoped};
 use crate::fetch;
 use crate::handle::Found;
@@ -21,7 +20,6 @@ use crate::ipns::{Record, Verified, select};
 use crate::name::Name;
 use crate::names::{Clock, Via};
 use crate::queries::{Job, Question, Table};
-use crate::scope::Scope;
 
 /// As long as the fetch protocol waits, and a little.
 pub(super) const FETCH_WAIT: Duration = Duration::from_secs(12);
@@ -31,59 +29,7 @@ const LAN_WAIT: Duration = Duration::from_secs(5);
 const WAN_WAIT: Duration = Duration::from_secs(30);
 /// Peers that are asked for a name directly, beside the DHT.
 const MAX_FETCHES: usize = 16;
-/// Keys for which providers are remembered on behalf of others.
-const MAX_PROVIDED_KEYS: usize = 1024;
-/// A multihash (kad-dht specification), where a longer key would only take room.
-const MAX_KEY: usize = 80;
-/// What is kept of a provider's addresses, in number and in bytes of each: with 20 providers for each key some 16 MiB.
-const MAX_ADDRESSES: usize = 8;
-const MAX_ADDRESS: usize = 96;
-/// A burst of pushes makes one announcement.
-const PROVIDE_LAN_AFTER: Duration = Duration::from_millis(500);
-/// An announcement in the public DHT is a walk of half a minute.
-const PROVIDE_WAN_AFTER: Duration = Duration::from_mins(1);
-
 const TABLES: [Table; 2] = [Table::Lan, Table::Wan];
-
-/// What this node announces that it has.
-#[derive(Debug, Default)]
-pub(crate) struct Provided {
-    root: Option<Cid>,
-    due: HashMap<Table, Instant>,
-    announced: HashMap<Table, RecordKey>,
-    /// Keys of others, so that their number has a bound.
-    foreign: HashMap<RecordKey, Instant>,
-}
-
-impl Provided {
-    pub(super) fn set(&mut self, root: Cid, now: Instant) {
-        self.root = Some(root);
-        self.due.entry(Table::Lan).or_insert(now + PROVIDE_LAN_AFTER);
-        self.due.entry(Table::Wan).or_insert(now + PROVIDE_WAN_AFTER);
-    }
-
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due.values().min().copied()
-    }
-
-    fn again(&mut self, table: Table, now: Instant) {
-        if self.root.is_some() {
-            self.due.entry(table).or_insert(now + PROVIDE_LAN_AFTER);
-        }
-    }
-
-    /// Whether there is room to remember a provider of `key`.
-    fn admit(&mut self, key: &RecordKey, now: Instant) -> bool {
-        if self.foreign.len() >= MAX_PROVIDED_KEYS && !self.foreign.contains_key(key) {
-            self.foreign.retain(|_, since| now.duration_since(*since) < RECORD_TTL);
-            if self.foreign.len() >= MAX_PROVIDED_KEYS {
-                return false;
-            }
-        }
-        self.foreign.insert(key.clone(), now);
-        true
-    }
-}
 
 impl Worker {
     pub(super) fn resolve(&mut self, name: Name, reply: oneshot::Sender<Option<Found>>) {
@@ -143,25 +89,8 @@ impl Worker {
             let kad = self.swarm.behaviour_mut().lan.kad();
             kad.put_record_to(dht_record(&record), std::iter::once(peer), Quorum::One);
         }
-        self.provided.again(Table::Lan, Instant::now());
+        self.provide_to_newcomer();
         self.names.look_up_soon(Instant::now());
-    }
-
-    pub(super) fn provide_due(&mut self, now: Instant) {
-        let due: Vec<Table> =
-            self.provided.due.extract_if(|_, at| *at <= now).map(|(table, _)| table).collect();
-        let Some(root) = self.provided.root else { return };
-        let key = provider_key(&root);
-        for table in due {
-            let before = self.provided.announced.insert(table, key.clone());
-            let Some(dht) = self.dht(table) else { continue };
-            if let Some(before) = before.filter(|before| *before != key) {
-                dht.kad().stop_providing(&before);
-            }
-            if let Err(error) = dht.kad().start_providing(key.clone()) {
-                tracing::debug!(%error, ?table, "the root is not announced in the DHT");
-            }
-        }
     }
 
     pub(super) fn sweep_queries(&mut self, now: Instant) {
@@ -182,6 +111,7 @@ impl Worker {
                 self.on_dht_result(&question, result);
                 if step.last {
                     self.queries.done(&question);
+                    self.provided.ended(table, id);
                 }
             }
             kad::Event::InboundRequest {
@@ -248,22 +178,6 @@ impl Worker {
         }
     }
 
-    fn store_foreign_provider(&mut self, table: Table, mut record: kad::ProviderRecord) {
-        if record.key.as_ref().len() > MAX_KEY || !self.provided.admit(&record.key, Instant::now()) {
-            return;
-        }
-        let scope = match table {
-            Table::Lan => Scope::Lan,
-            Table::Wan => Scope::Public,
-        };
-        record.addresses = worth_keeping(record.addresses, scope);
-        if let Some(dht) = self.dht(table)
-            && let Err(error) = dht.kad().store_mut().add_provider(record)
-        {
-            tracing::debug!(%error, "a provider is not remembered");
-        }
-    }
-
     fn get_record(&mut self, name: Name) -> Vec<Question> {
         let mut questions = Vec::new();
         for table in TABLES {
@@ -286,25 +200,13 @@ impl Worker {
         Instant::now() + if self.network.is_public() { WAN_WAIT } else { LAN_WAIT }
     }
 
-    fn dht(&mut self, table: Table) -> Option<&mut Scoped> {
+    pub(super) fn dht(&mut self, table: Table) -> Option<&mut Scoped> {
         let behaviour = self.swarm.behaviour_mut();
         match table {
             Table::Lan => Some(&mut behaviour.lan),
             Table::Wan => behaviour.wan.as_mut(),
         }
     }
-}
-
-fn worth_keeping(mut addresses: Vec<Multiaddr>, scope: Scope) -> Vec<Multiaddr> {
-    addresses.retain(|address| scope.allows(address) && address.len() <= MAX_ADDRESS);
-    addresses.truncate(MAX_ADDRESSES);
-    addresses.shrink_to_fit();
-    addresses
-}
-
-/// Providers are kept by multihash, so that CIDv0 and CIDv1 are one (kad-dht specification).
-fn provider_key(cid: &Cid) -> RecordKey {
-    RecordKey::new(&cid.hash().to_bytes())
 }
 
 fn dht_record(record: &Verified) -> kad::Record {
@@ -340,19 +242,5 @@ fn put_locally(dht: &mut Scoped, record: &Verified, owner: Owner) {
     });
     if let Err(error) = store.put(entry) {
         tracing::debug!(%error, "no room for a record of the DHT");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn few_of_a_providers_addresses_are_kept() {
-        let addresses: Vec<Multiaddr> =
-            (0..200).map(|number| format!("/ip4/10.0.{number}.9/tcp/4001").parse().unwrap()).collect();
-        assert_eq!(worth_keeping(addresses.clone(), Scope::Lan), addresses[..MAX_ADDRESSES]);
-        let long: String = (0..40).map(|_| "/ip4/10.0.0.9/tcp/4001").collect();
-        assert_eq!(worth_keeping(vec![long.parse().unwrap()], Scope::Lan), []);
     }
 }

@@ -300,6 +300,59 @@ fn what_travels_with_a_root_is_public_too() {
 }
 
 #[test]
+fn what_is_told_of_is_public_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let [_, shown] = push(&store, "open/a", "v1", b"one");
+    let [_, secret] = push(&store, "open/secret", "v1", b"two");
+    let [_, hidden] = push(&store, "hidden/b", "v1", b"three");
+    now(store.fold()).unwrap();
+    let before = public_root(&store);
+    let [_, news] = push(&store, "open/a", "v2", b"four");
+    let [_, more] = push(&store, "hidden/b", "v2", b"five");
+    now(store.fold()).unwrap();
+    let told = |limit| {
+        let (mut told, mut place) = (Vec::new(), None);
+        loop {
+            let page = store.entities(place, limit).unwrap().unwrap();
+            told.extend(page.cids);
+            place = page.next;
+            if place.is_none() {
+                return told;
+            }
+        }
+    };
+    let root = public_root(&store);
+    let repository = tree::lookup(&store, &root, &format!("{REPOSITORIES}/open/a")).unwrap().unwrap().cid;
+    for limit in [1, 2, 100] {
+        let told = told(limit);
+        let mut expected = vec![root, repository, shown.root.cid, news.root.cid];
+        assert_eq!(told.first(), Some(&root));
+        expected.sort();
+        assert_eq!(
+            told.into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>(),
+            expected
+        );
+    }
+    assert_eq!(store.entities_between(before, root, 9).unwrap(), [repository, news.root.cid]);
+    // Nor between roots of all of it, should anybody ask.
+    let mine = store.entities_between(crate::dag::directory::empty(), store.root(), 9).unwrap();
+    for manifest in [secret, hidden, more] {
+        assert!(!mine.contains(&manifest.root.cid), "{}", manifest.digest);
+    }
+}
+
+#[test]
+fn while_the_public_tree_is_being_made_nothing_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    push(&store, "open", "v1", b"one");
+    now(store.fold()).unwrap();
+    store.inner().view.write().unwrap().state.public = None;
+    assert_eq!(store.entities(None, 9).unwrap(), None);
+}
+
+#[test]
 fn compaction_keeps_what_strangers_may_have() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
