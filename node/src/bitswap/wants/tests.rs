@@ -7,6 +7,7 @@ use sampan_storage::block::{RAW, cid_of};
 use tokio::sync::mpsc;
 
 use super::super::client::{Delivery, SessionOptions, Shared};
+use super::super::turns::Turns;
 use super::*;
 
 const SIZE: u32 = 1000;
@@ -29,12 +30,15 @@ impl Bench {
     }
 
     fn session(&mut self, providers: &[PeerId], window_bytes: usize) -> Owner {
+        self.session_with(providers, window_bytes, Turns::default())
+    }
+
+    fn session_with(&mut self, providers: &[PeerId], window_bytes: usize, turns: Turns) -> Owner {
         self.sessions += 1;
         let id = SessionId(self.sessions);
         let (sender, deliveries) = mpsc::channel(super::super::client::DELIVERIES);
         let shared = Arc::new(Shared { untaken: 0.into(), queue: tokio::sync::Semaphore::new(0) });
-        let options =
-            SessionOptions { providers: providers.to_vec(), window_bytes, ..SessionOptions::default() };
+        let options = SessionOptions { providers: providers.to_vec(), window_bytes, turns };
         self.wants.open(id, Opened { options, deliveries: sender, shared: Arc::clone(&shared) });
         Owner { id, deliveries, shared }
     }
@@ -337,4 +341,53 @@ fn an_identity_cid_needs_no_peer() {
     bench.wants.want(owner.id, vec![(cid, 1)]);
     assert_eq!(owner.deliveries.try_recv().unwrap().unwrap().cid(), &cid);
     assert!(bench.wants.is_idle());
+}
+
+/// A publisher, one that fetches the same, and the name of a block whose turn it is: ours (0), or the other's (1).
+fn in_turns(turn: usize) -> (Bench, PeerId, PeerId, Owner, u32) {
+    let mut bench = Bench::new();
+    let (publisher, companion) = (bench.peer(), bench.peer());
+    let turns = Turns::new(PeerId::random(), vec![companion]);
+    let name = (0..).find(|name| turns.of(block(*name).cid()).0 == turn).unwrap();
+    let owner = bench.session_with(&[publisher], 1_000_000, turns);
+    bench.want(&owner, name..name + 1);
+    (bench, publisher, companion, owner, name)
+}
+
+#[test]
+fn a_companion_is_asked_first_and_then_the_publisher_for_what_is_our_turn() {
+    let (mut bench, publisher, companion, _owner, name) = in_turns(0);
+    let told = bench.told();
+    assert_eq!((kinds(&told, publisher), kinds(&told, companion)), (vec![], vec![WANT_HAVE]));
+    bench.answer(companion, name, Presence::DontHave);
+    assert_eq!(kinds(&bench.told(), publisher), [WANT_BLOCK]);
+    // One that says nothing holds up nobody.
+    let (mut bench, publisher, _, _owner, _) = in_turns(0);
+    bench.told();
+    bench.pass(WORD);
+    assert_eq!(kinds(&bench.told(), publisher), [WANT_BLOCK]);
+}
+
+#[test]
+fn what_a_companion_has_is_taken_from_it_and_what_it_is_to_get_is_waited_for() {
+    let (mut bench, publisher, companion, mut owner, name) = in_turns(1);
+    bench.told();
+    bench.answer(companion, name, Presence::DontHave);
+    bench.pass(TURN / 2);
+    assert!(bench.told().is_empty(), "it is the companion's turn");
+    bench.answer(companion, name, Presence::Have);
+    let told = bench.told();
+    assert_eq!((kinds(&told, publisher), kinds(&told, companion)), (vec![], vec![WANT_BLOCK]));
+    bench.give(companion, name);
+    assert_eq!(owner.deliveries.try_recv().unwrap(), Ok(block(name)));
+    // Its turn is over after a time, and with it.
+    let (mut bench, publisher, companion, _owner, name) = in_turns(1);
+    bench.told();
+    bench.answer(companion, name, Presence::DontHave);
+    bench.pass(TURN);
+    assert_eq!(kinds(&bench.told(), publisher), [WANT_BLOCK]);
+    let (mut bench, publisher, companion, _owner, _) = in_turns(1);
+    bench.told();
+    bench.wants.gone(companion);
+    assert_eq!(kinds(&bench.told(), publisher), [WANT_BLOCK]);
 }
