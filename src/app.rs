@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use sampan_node::bitswap::{Serving, Stats as Exchanged};
 use sampan_node::ipns::{Record, Verified, select};
-use sampan_node::{Events, KeyFile, Keypair, Keystore, Multiaddr, Name, Node, PeerId, Records, Via};
+use sampan_node::{Events, KeyFile, Keypair, Keystore, Multiaddr, Name, Node, PeerId, Records, Via, Wall};
 use sampan_storage::verify::Verify;
 use sampan_storage::{Cid, Store};
 use serde_json::Value;
@@ -28,7 +28,7 @@ use crate::sync::{
     Fetcher, Followed, Follower, Healer, Kept, Publisher, Redirects, StoreRecords, ask_routers, listing,
     publish,
 };
-use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub};
+use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub, watch_clock};
 
 /// The node's own key, and that of its name, in the data directory.
 pub(crate) const KEY: &str = "keys/self.key";
@@ -138,6 +138,7 @@ impl App {
             mdns: true,
             serving,
             routers: routers.clone().map(|routers| Arc::new(routers) as _),
+            wall: Wall::system(),
         };
         let (node, events) = sampan_node::start(settings, Arc::new(store.clone()), Arc::clone(&records) as _)
             .await
@@ -232,6 +233,7 @@ impl App {
         let tasks = TaskTracker::new();
         tasks.spawn(publish(running.store.clone(), running.node.clone(), key, stop.clone()));
         tasks.spawn(running.publisher.clone().run(stop.clone()));
+        tasks.spawn(watch_clock(running.node.wall().clone(), stop.clone()));
         tasks.spawn(running.follower.clone().listen(events, stop.clone()));
         if let Some(routers) = running.routers.clone() {
             tasks.spawn(routers.run(stop.clone()));
@@ -579,6 +581,7 @@ impl Running {
             network: format!("{:?}", self.network).to_lowercase(),
             data: self.store.dir().display().to_string(),
             peers: self.node.peers().await.len(),
+            clock_suspect: self.node.wall().is_suspect(),
             follows: self.follows(),
             refused_records: stats.records_invalid + stats.records_older + stats.records_not_followed,
             collections: totals.runs,

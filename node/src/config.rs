@@ -10,6 +10,7 @@ use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::pnet::PreSharedKey;
 
 use crate::bitswap::Serving;
+use crate::clock::Wall;
 use crate::gate::Acquaintance;
 use crate::key::Keypair;
 use crate::routers::Routers;
@@ -38,6 +39,8 @@ pub struct Config {
     pub serving: Serving,
     /// Whom else to ask for records and providers.
     pub routers: Option<Arc<dyn Routers>>,
+    /// What records are dated by.
+    pub wall: Wall,
 }
 
 /// Whom a node talks to.

@@ -17,6 +17,7 @@ pub mod name;
 
 mod answers;
 mod behaviour;
+mod clock;
 mod command;
 mod config;
 mod dht;
@@ -47,6 +48,7 @@ mod tests;
 mod vectors;
 
 pub use behaviour::BehaviourError;
+pub use clock::Wall;
 pub use config::{Config, DEFAULT_PORT, Network, SwarmKey, SwarmKeyError, default_listen};
 pub use event::{Event, Events, Refusal, Stats};
 pub use follow::MAX_NODES;

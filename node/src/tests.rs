@@ -43,6 +43,7 @@ fn config() -> Config {
         mdns: false,
         serving: Serving::Everyone,
         routers: None,
+        wall: Wall::system(),
     }
 }
 

@@ -58,6 +58,7 @@ pub(crate) struct Worker {
     pub(crate) connecting: HashMap<ConnectionId, oneshot::Sender<Result<PeerId, ConnectError>>>,
     /// Each listener with the address that was asked for.
     pub(crate) listeners: HashMap<ListenerId, Multiaddr>,
+    pub(crate) wall: Wall,
 }
 
 impl Worker {

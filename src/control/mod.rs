@@ -118,6 +118,8 @@ pub(crate) struct Status {
     pub(crate) network: String,
     pub(crate) data: String,
     pub(crate) peers: usize,
+    /// The machine's clock tells a time that has passed.
+    pub(crate) clock_suspect: bool,
     pub(crate) follows: Vec<FollowStatus>,
     /// Records that were not taken: a bad signature, a lower sequence, another key's.
     pub(crate) refused_records: u64,

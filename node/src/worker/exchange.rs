@@ -38,7 +38,7 @@ impl Worker {
             self.send_update(*peer, name, record.bytes().clone(), nodes.clone());
         }
         self.subscribe(&name);
-        let current = !record.is_expired(SystemTime::now());
+        let current = !record.is_expired(self.wall.judging_time());
         let pubsub = current && {
             let topic = gossip::topic(&name);
             self.swarm.behaviour_mut().gossip.publish(topic, record.bytes().to_vec()).is_ok()
@@ -173,7 +173,7 @@ impl Worker {
             Some(name) => {
                 self.offer(&name, record, Bytes::new(), path, from);
             }
-            None => self.queries.record(question, record, Clock::read()),
+            None => self.queries.record(question, record, Clock::read(&self.wall)),
         }
     }
 
@@ -195,7 +195,7 @@ impl Worker {
         path: Via,
         from: Option<PeerId>,
     ) -> Verdict {
-        let clock = Clock::read();
+        let clock = Clock::read(&self.wall);
         let verdict = self.names.judge(name, bytes, !nodes.is_empty(), path, clock);
         match &verdict {
             Verdict::New(record) => {

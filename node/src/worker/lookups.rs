@@ -120,7 +120,7 @@ impl Worker {
 
     /// Keeps a followed record in this node's share of the LAN's DHT, so that who asks here finds it.
     pub(super) fn keep_in_dht(&mut self, record: &Verified) {
-        if !record.is_expired(SystemTime::now())
+        if !record.is_expired(self.wall.judging_time())
             && let Some(dht) = self.dht(Table::Lan)
         {
             put_locally(dht, record, Owner::Us);
@@ -129,7 +129,7 @@ impl Worker {
 
     /// A peer that joined the LAN's DHT after a record was put, or a root announced, learns of both.
     pub(super) fn share_with_new_dht_peer(&mut self, peer: PeerId) {
-        let now = SystemTime::now();
+        let now = self.wall.judging_time();
         for record in self.names.published().into_iter().filter(|record| !record.is_expired(now)) {
             let kad = self.swarm.behaviour_mut().lan.kad();
             kad.put_record_to(dht_record(&record), std::iter::once(peer), Quorum::One);
@@ -221,7 +221,7 @@ impl Worker {
     fn store_foreign_record(&mut self, table: Table, record: &kad::Record) {
         let Some(name) = Name::from_routing_key(record.key.as_ref()) else { return };
         let bytes = Bytes::from(record.value.clone());
-        let clock = Clock::read();
+        let clock = Clock::read(&self.wall);
         let verified = match Record::decode(bytes.clone()).and_then(|record| record.verify(&name, clock.time))
         {
             Ok(verified) => verified,
