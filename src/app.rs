@@ -9,7 +9,7 @@ use actix_web::web;
 use anyhow::{Context, bail};
 use sampan_node::bitswap::{Serving, Stats as Exchanged};
 use sampan_node::ipns::Record;
-use sampan_node::{Events, KeyFile, Keypair, Keystore, Members, Multiaddr, Name, Node, PeerId};
+use sampan_node::{Events, KeyFile, Keypair, Keystore, Members, Multiaddr, Name, Node, PeerId, Wall};
 use sampan_storage::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,7 +27,7 @@ use crate::sync::{
     Fetcher, Follower, Healer, Kept, MembersName, Mirrors, Publisher, Reclaimer, Redirects, StoreCatalogue,
     StoreRecords, Writer, ask_routers, publish,
 };
-use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub};
+use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub, watch_clock};
 
 /// The node's own key, and that of its name, in the data directory.
 pub(crate) const KEY: &str = "keys/self.key";
@@ -166,6 +166,7 @@ impl App {
             serving: Serving::Everyone,
             members,
             routers: routers.clone().map(|routers| Arc::new(routers) as _),
+            wall: Wall::system(),
         };
         let (public, all) = (Arc::new(store.public()), Arc::new(store.clone()));
         let catalogue = Arc::new(StoreCatalogue(store.clone()));
@@ -301,6 +302,7 @@ impl App {
         if let Some(members) = &running.members {
             tasks.spawn(members.clone().publish(running.store.clone(), running.node.clone(), stop.clone()));
         }
+        tasks.spawn(watch_clock(running.node.wall().clone(), stop.clone()));
         tasks.spawn(running.follower.clone().listen(events, stop.clone()));
         tasks.spawn(running.mirrors.clone().run(stop.clone()));
         if let Some(routers) = running.routers.clone() {

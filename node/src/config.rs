@@ -11,6 +11,7 @@ use libp2p::pnet::PreSharedKey;
 
 use crate::audience::Members;
 use crate::bitswap::Serving;
+use crate::clock::Wall;
 use crate::gate::Acquaintance;
 use crate::key::Keypair;
 use crate::reach::Relaying;
@@ -46,6 +47,8 @@ pub struct Config {
     pub members: Members,
     /// Whom else to ask for records and providers.
     pub routers: Option<Arc<dyn Routers>>,
+    /// What records are dated by.
+    pub wall: Wall,
 }
 
 /// Whom a node talks to.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cid::Cid;
@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::bitswap;
+use crate::clock::Wall;
 use crate::command::Command;
 use crate::config::peer_of;
 use crate::event::{Counters, Refusal, Stats};
@@ -40,6 +41,7 @@ pub struct Node {
     pub(crate) bitswap: bitswap::Client,
     pub(crate) counters: Arc<Counters>,
     pub(crate) routers: Option<Arc<dyn Routers>>,
+    pub(crate) wall: Wall,
 }
 
 /// A record that somebody has of a name. It is verified and has not expired.
@@ -111,6 +113,11 @@ impl Node {
         self.peer_id
     }
 
+    /// What records are dated by.
+    pub fn wall(&self) -> &Wall {
+        &self.wall
+    }
+
     /// Fetches blocks from peers.
     pub fn bitswap(&self) -> bitswap::Client {
         self.bitswap.clone()
@@ -176,7 +183,8 @@ impl Node {
     /// Asks the delegated routers alone.
     pub async fn ask_routers(&self, name: Name) -> Option<Found> {
         let bytes = self.routers.as_ref()?.record(name).await?;
-        let record = Record::decode(bytes).and_then(|record| record.verify(&name, SystemTime::now())).ok()?;
+        let record =
+            Record::decode(bytes).and_then(|record| record.verify(&name, self.wall.judging_time())).ok()?;
         Some(Found { record, via: Via::Http })
     }
 

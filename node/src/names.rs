@@ -13,6 +13,7 @@ use libp2p::PeerId;
 use libp2p::gossipsub::TopicHash;
 use tokio::time::Instant;
 
+use crate::clock::Wall;
 use crate::event::Refusal;
 use crate::gossip;
 use crate::ipns::{Record, RecordError, Verified, select};
@@ -289,8 +290,8 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn read() -> Self {
-        Self { time: SystemTime::now(), now: Instant::now() }
+    pub(crate) fn read(wall: &Wall) -> Self {
+        Self { time: wall.judging_time(), now: Instant::now() }
     }
 }
 
@@ -314,7 +315,8 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            let (mut names, key, clock) = (Names::default(), Keypair::generate(), Clock::read());
+            let (mut names, key, clock) =
+                (Names::default(), Keypair::generate(), Clock::read(&Wall::system()));
             assert!(names.follow(key.name(), clock.now));
             Self { names, key, clock }
         }

@@ -140,11 +140,22 @@ pub async fn start_with_members(
         asked: HashMap::new(),
         connecting: HashMap::new(),
         listeners,
+        wall: config.wall.clone(),
     });
     // A machine whose network is not up yet gets its addresses later.
     let _ = timeout(LISTEN_DEADLINE, worker.wait_for_addresses()).await;
     tokio::spawn(worker.run());
-    Ok((Node { peer_id, commands, bitswap: bitswap_client, counters, routers: config.routers }, events))
+    Ok((
+        Node {
+            peer_id,
+            commands,
+            bitswap: bitswap_client,
+            counters,
+            routers: config.routers,
+            wall: config.wall,
+        },
+        events,
+    ))
 }
 
 fn swarm_config(network: &Network) -> swarm::Config {

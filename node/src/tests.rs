@@ -14,6 +14,7 @@ use sampan_storage::{Block, MemoryBlocks};
 use tokio::time::timeout;
 
 use crate::bitswap::{Serving, SessionOptions};
+use crate::clock::Wall;
 use crate::gate::Acquaintance;
 use crate::ipns::{Draft, LIFETIME, Record, RecordError, Verified};
 use crate::{
@@ -47,6 +48,7 @@ fn config() -> Config {
         serving: Serving::Everyone,
         members: Members::Nobody,
         routers: None,
+        wall: Wall::system(),
     }
 }
 

@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::answers::Answers;
 use crate::audience::Members;
 use crate::behaviour::{Behaviour, BehaviourEvent};
+use crate::clock::Wall;
 use crate::command::Command;
 use crate::config::Network;
 use crate::dialer::Dialer;
@@ -74,6 +75,7 @@ pub(crate) struct Worker {
     pub(crate) connecting: HashMap<ConnectionId, oneshot::Sender<Result<PeerId, ConnectError>>>,
     /// Each listener with the address that was asked for.
     pub(crate) listeners: HashMap<ListenerId, Multiaddr>,
+    pub(crate) wall: Wall,
 }
 
 impl Worker {

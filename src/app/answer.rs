@@ -149,6 +149,10 @@ impl Running {
             Ask::Resolve { name: Pointer::Domain(domain) } => {
                 serde_json::to_value(self.resolve_domain(&domain).await?)?
             }
+            Ask::Connect { address } => {
+                let peer = self.node.connect(address).await?;
+                Value::from(peer.to_string())
+            }
             Ask::Peers => {
                 let peers = self.node.peers().await.into_iter().map(|peer| PeerStatus {
                     id: peer.id.to_string(),
@@ -228,6 +232,7 @@ impl Running {
             reached,
             data: self.store.dir().display().to_string(),
             peers: self.node.peers().await.len(),
+            clock_suspect: self.node.wall().is_suspect(),
             follows: self.follows(),
             unpublished: self.unpublished(),
             refused_records: stats.records_invalid + stats.records_older + stats.records_not_followed,

@@ -101,6 +101,9 @@ enum Command {
     },
     /// Check what lies on the disk against what it should be
     Verify(verify::Verify),
+    /// Connect to peers
+    #[command(subcommand)]
+    Swarm(Swarm),
     /// List connected peers
     Peers {
         #[arg(long)]
@@ -174,6 +177,16 @@ enum Config {
 }
 
 #[derive(Debug, Subcommand)]
+enum Swarm {
+    /// Connect to a peer now; `ipfs.peers` of the configuration keeps one connected
+    Connect {
+        /// With the peer's id at its end
+        #[arg(value_parser = multiaddr)]
+        address: Multiaddr,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum Follow {
     /// Follow a name from now on
     Add {
@@ -226,6 +239,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Resolve { name, json } => names::resolve(&dir, name, json)?,
         Command::Gc(gc) => gc::run(&dir, &gc)?,
         Command::Verify(verify) => verify::run(&dir, &verify)?,
+        Command::Swarm(Swarm::Connect { address }) => peers::connect(&dir, address)?,
         Command::Peers { json } => peers::run(&dir, json)?,
         Command::Cat { path } => cat::run(&dir, &path)?,
         Command::Get(get) => get::run(&dir, &get)?,

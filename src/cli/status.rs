@@ -30,6 +30,9 @@ pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
     rows.extend(status.members.map(|name| row("members", name)));
     rows.extend(status.reached.map(|reached| row("reached", reached)));
     rows.extend(status.addresses.into_iter().map(|address| row("p2p", address)));
+    if status.clock_suspect {
+        rows.push(row("clock", "tells a time that has passed; no name expires until it is set".to_owned()));
+    }
     for follow in status.follows {
         rows.push(row("follows", follow.name));
         rows.push(row("", follow.describe));

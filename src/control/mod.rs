@@ -8,7 +8,7 @@ mod server;
 
 use std::time::Duration;
 
-use sampan_node::{Label, Name};
+use sampan_node::{Label, Multiaddr, Name};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -58,6 +58,9 @@ pub(crate) enum Ask {
         reference: String,
     },
     Peers,
+    Connect {
+        address: Multiaddr,
+    },
     KeyAdd {
         label: Label,
         key: Vec<u8>,
@@ -152,6 +155,9 @@ pub(crate) struct Status {
     pub(crate) reached: Option<String>,
     pub(crate) data: String,
     pub(crate) peers: usize,
+    /// The machine's clock tells a time that has passed.
+    #[serde(default)]
+    pub(crate) clock_suspect: bool,
     pub(crate) follows: Vec<FollowStatus>,
     /// Why nothing is published under this registry's name, where that is so.
     #[serde(default)]

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -292,7 +292,7 @@ impl Follower {
 
     pub(crate) fn followed(&self) -> Vec<Followed> {
         let state = self.store.state();
-        let now = SystemTime::now();
+        let now = self.node.wall().judging_time();
         let mut followed: Vec<Followed> = self
             .names()
             .iter()

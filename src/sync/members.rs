@@ -2,7 +2,7 @@
 //! what is public. Its records say that they are private, and the node tells them to members alone.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -80,8 +80,11 @@ impl MembersName {
     async fn publish_root(&self, store: &Store, node: &Node, before: Option<Cid>) -> anyhow::Result<Cid> {
         let state = store.state();
         let root = state.root.map_or_else(|| store.root(), |root| root.0);
-        let now = SystemTime::now();
         let last = self.last();
+        if let Some(record) = &last {
+            node.wall().learn(record);
+        }
+        let now = node.wall().signing_time();
         let kept = last.clone().filter(|record| {
             let same = record.cid() == Some(root) && record.sequence() == state.sequence;
             same && record.is_private() && record.validity() > now + RENEW

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::bail;
 use bytes::Bytes;
@@ -108,7 +108,8 @@ impl Publisher {
             }
             let (keystore, of) = (self.keystore.clone(), label.clone());
             let Some(mut record) = blocking(move || keystore.record(&of)).await?? else { continue };
-            if record.validity() <= SystemTime::now() + RENEW {
+            self.node.wall().learn(&record);
+            if record.validity() <= self.node.wall().signing_time() + RENEW {
                 record = self.sign(label, record.value().to_owned(), Some(record)).await?;
             }
             self.node.publish(*record.name(), record.bytes().clone(), Bytes::new()).await?;
@@ -118,11 +119,12 @@ impl Publisher {
 
     /// Durable when this returns, and not told yet.
     async fn sign(&self, label: Label, value: String, before: Option<Verified>) -> anyhow::Result<Verified> {
-        let keystore = self.keystore.clone();
+        let (keystore, wall) = (self.keystore.clone(), self.node.wall().clone());
         let record = blocking(move || {
             let sequence = before.as_ref().map_or(0, |before| before.sequence().saturating_add(1));
-            let draft = Draft::to_path(value, sequence, SystemTime::now()).outliving(before.as_deref());
+            let draft = Draft::to_path(value, sequence, wall.signing_time()).outliving(before.as_deref());
             let record = Record::sign(&keystore.load(&label)?, &draft)?;
+            wall.learn(&record);
             keystore.keep_record(&label, record.bytes())?;
             anyhow::Ok(record)
         })

@@ -1,6 +1,6 @@
 //! My tree under my name: each new root is signed, kept, and then told to whoever follows.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -74,10 +74,14 @@ async fn publish_root(
 ) -> anyhow::Result<Option<Cid>> {
     let Some((root, sequence)) = store.public().root() else { return Ok(None) };
     let state = store.state();
-    let now = SystemTime::now();
+    let wall = node.wall();
     let before_it = state.record.and_then(|bytes| Record::decode(bytes.into_vec()).ok());
     // After a rotation the one that is kept is the old key's.
     let before_it: Option<Verified> = before_it.and_then(|record| record.verify_signature(&key.name()).ok());
+    if let Some(record) = &before_it {
+        wall.learn(record);
+    }
+    let now = wall.signing_time();
     // Equal in what it says and good for long enough: send the one that is kept.
     let kept = before_it.as_ref().filter(|record| {
         record.cid() == Some(root) && record.sequence() == sequence && record.validity() > now + RENEW
@@ -87,6 +91,7 @@ async fn publish_root(
     } else {
         let draft = Draft::new(root, sequence, now).outliving(before_it.as_deref());
         let record = Record::sign(key, &draft)?;
+        wall.learn(&record);
         fail::point("publish.sign.after");
         // Durable before anyone hears of it, so that the sequence never falls.
         store.set_record(record.bytes()).await.context("the record could not be kept")?;

@@ -231,3 +231,15 @@ async fn a_reader_that_leaves_is_no_panic() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
+
+#[tokio::test]
+async fn a_command_connects_to_a_peer() {
+    let (one, two) = (Server::start(Options::default()).await, Server::start(Options::default()).await);
+    assert_eq!(two.status().await["peers"], 0);
+    let said = two.home.prints(&["swarm", "connect", &one.p2p]).await;
+    assert_eq!(said.trim(), format!("connected to {}", one.peer));
+    let peers = two.home.json(&["peers", "--json"]).await;
+    assert_eq!(peers[0]["id"], one.peer, "{peers}");
+    let said = two.home.sampan(&["swarm", "connect", "/ip4/127.0.0.1/tcp/1"]).await;
+    assert_eq!(said.code, Some(1));
+}

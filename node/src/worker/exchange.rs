@@ -1,7 +1,5 @@
 //! Records between peers: published, asked for, judged and passed on.
 
-use std::time::SystemTime;
-
 use bytes::Bytes;
 use libp2p::PeerId;
 use libp2p::gossipsub::{self, MessageAcceptance, TopicHash};
@@ -43,7 +41,7 @@ impl Worker {
             return Ok(Published { followers: followers.len(), pubsub: false });
         }
         self.subscribe(&name);
-        let current = !record.is_expired(SystemTime::now());
+        let current = !record.is_expired(self.wall.judging_time());
         let pubsub = current && {
             let topic = gossip::topic(&name);
             self.swarm.behaviour_mut().gossip.publish(topic, record.bytes().to_vec()).is_ok()
@@ -188,7 +186,7 @@ impl Worker {
             Some(name) => {
                 self.offer(&name, record, Bytes::new(), path, from);
             }
-            None => self.queries.record(question, record, Clock::read()),
+            None => self.queries.record(question, record, Clock::read(&self.wall)),
         }
     }
 
@@ -218,7 +216,7 @@ impl Worker {
         path: Via,
         from: Option<PeerId>,
     ) -> Verdict {
-        let clock = Clock::read();
+        let clock = Clock::read(&self.wall);
         let verdict = self.names.judge(name, bytes, !nodes.is_empty(), path, clock);
         match &verdict {
             Verdict::New(record) => {

@@ -1,6 +1,6 @@
 //! The DHTs: finding and storing records, finding providers.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cid::Cid;
@@ -73,7 +73,7 @@ impl Worker {
     /// Keeps a followed record in this node's share of the LAN's DHT, so that who asks here finds it.
     pub(super) fn keep_in_dht(&mut self, record: &Verified) {
         if !record.is_private()
-            && !record.is_expired(SystemTime::now())
+            && !record.is_expired(self.wall.judging_time())
             && let Some(dht) = self.dht(Table::Lan)
         {
             put_locally(dht, record, Owner::Us);
@@ -83,7 +83,7 @@ impl Worker {
     /// A peer that joined the LAN's DHT after a record was put, or a root announced, learns of both. And it may know
     /// what is followed here.
     pub(super) fn share_with_new_dht_peer(&mut self, peer: PeerId) {
-        let now = SystemTime::now();
+        let now = self.wall.judging_time();
         let told = |record: &Verified| !record.is_private() && !record.is_expired(now);
         for record in self.names.published().into_iter().filter(told) {
             let kad = self.swarm.behaviour_mut().lan.kad();
@@ -161,7 +161,7 @@ impl Worker {
     fn store_foreign_record(&mut self, table: Table, record: &kad::Record) {
         let Some(name) = Name::from_routing_key(record.key.as_ref()) else { return };
         let bytes = Bytes::from(record.value.clone());
-        let clock = Clock::read();
+        let clock = Clock::read(&self.wall);
         let verified = match Record::decode(bytes.clone()).and_then(|record| record.verify(&name, clock.time))
         {
             Ok(verified) => verified,

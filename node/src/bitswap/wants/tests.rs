@@ -348,7 +348,7 @@ fn in_turns(turn: usize) -> (Bench, PeerId, PeerId, Owner, u32) {
     let mut bench = Bench::new();
     let (publisher, companion) = (bench.peer(), bench.peer());
     let turns = Turns::new(PeerId::random(), vec![companion]);
-    let name = (0..).find(|name| turns.of(block(*name).cid()).0 == turn).unwrap();
+    let name = (0..10_000).find(|name| turns.of(block(*name).cid()).0 == turn).unwrap();
     let owner = bench.session_with(&[publisher], 1_000_000, turns);
     bench.want(&owner, name..name + 1);
     (bench, publisher, companion, owner, name)
