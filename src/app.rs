@@ -219,7 +219,7 @@ impl App {
             access,
             health: http::Health::new(store.clone(), read_only),
             gateway,
-            metrics: Arc::new(figures(&store, &node, &collector)),
+            metrics: Arc::new(figures(&store, &node, &collector, &follower)),
             urls: http::Urls::new(locations.clone(), prefix.clone()),
             pages: config.pages,
             headers,
@@ -396,7 +396,7 @@ impl Doors {
 }
 
 /// What can be asked for figures, a line for each.
-fn figures(store: &Store, node: &Node, collector: &Collector) -> Metrics {
+fn figures(store: &Store, node: &Node, collector: &Collector, follower: &Follower) -> Metrics {
     let mut metrics = Metrics::new();
     let of = |read: fn(&Store) -> u64| {
         let store = store.clone();
@@ -439,6 +439,8 @@ fn figures(store: &Store, node: &Node, collector: &Collector) -> Metrics {
         of(|store| store.figures().journal_position),
     );
     metrics.counter("store_folds", "The sequence of the last fold", of(|store| store.figures().sequence));
+    let stale = follower.clone();
+    metrics.gauge("follow_stale", "Followed names whose records have expired", move || stale.stale() as u64);
     let bitswap = node.bitswap();
     metrics.gauge("node_peers", "Connected peers", move || bitswap.connected_peers() as u64);
     metrics.counter(

@@ -283,7 +283,7 @@ fn describe_reach(reached: &Reached) -> String {
 }
 
 fn describe(followed: Followed, mirror: Option<Mirrored>) -> FollowStatus {
-    let Followed { name, root, sequence, heard, stale, moved, link, error } = followed;
+    let Followed { name, root, sequence, heard, stale, refused, moved, link, error } = followed;
     let state = match (&root, sequence) {
         (None, _) if moved.is_some() => "left".to_owned(),
         (_, None) if link.is_some() => "found".to_owned(),
@@ -293,7 +293,8 @@ fn describe(followed: Followed, mirror: Option<Mirrored>) -> FollowStatus {
     let notes = [
         moved.map(|moved| format!("has moved to {moved}")),
         link.as_ref().map(|link| format!("leads to {link}")),
-        stale.then(|| "stale: its record has expired".to_owned()),
+        stale.map(|ago| format!("stale: its record has expired {} h ago", ago.as_secs() / 3600)),
+        refused.then(|| "not shown: older than max_stale allows".to_owned()),
         heard.map(|heard| format!("fetching sequence {heard}")),
         mirror.as_ref().map(describe_mirror),
         error.clone(),
@@ -305,7 +306,9 @@ fn describe(followed: Followed, mirror: Option<Mirrored>) -> FollowStatus {
         root,
         sequence,
         heard,
-        stale,
+        stale: stale.is_some(),
+        expired_for: stale.map(|ago| ago.as_secs()),
+        refused,
         moved: moved.map(|moved| moved.to_string()),
         link,
         error,

@@ -23,6 +23,7 @@ struct Written {
     repositories: Vec<String>,
     prefix: Option<String>,
     rate: Option<Value>,
+    max_stale: Option<String>,
 }
 
 /// The names, or which of them is wrong and how.
@@ -49,7 +50,7 @@ fn read_one(value: &Value) -> Result<Following, String> {
         return Err(format!("must be a list; each is {NAME}"));
     }
     let written = Written::deserialize(value).map_err(|error| {
-        format!("has an element that is not right: {error}; it may have name, policy, repositories, prefix and rate")
+        format!("has an element that is not right: {error}; it may have name, policy, repositories, prefix, rate and max_stale")
     })?;
     let wrong = |text: &str| Err(format!("has {}: {text}", shown(&written.name)));
     let mut following = Following::plain(name(&written.name)?);
@@ -79,6 +80,12 @@ fn read_one(value: &Value) -> Result<Following, String> {
             return wrong("rate must be bytes in a second such as 4MiB");
         }
     }
+    if let Some(text) = &written.max_stale {
+        following.max_stale = form::duration(text);
+        if following.max_stale.is_none() {
+            return wrong("max_stale must be a duration such as 168h");
+        }
+    }
     Ok(following)
 }
 
@@ -95,6 +102,7 @@ fn write_one(following: &Following) -> Value {
         put("repositories", (!repositories.is_empty()).then(|| repositories.into()));
         put("prefix", following.prefix.clone().map(Value::from));
         put("rate", following.rate.map(Value::from));
+        put("max_stale", following.max_stale.map(|time| format!("{}s", time.as_secs()).into()));
     }
     written
 }
@@ -109,13 +117,14 @@ mod tests {
     fn names_and_sections_stand_in_one_list() {
         let list = json!([
             KEY,
-            {"name": "example.org", "policy": "mirror", "repositories": ["app/**"], "prefix": "mirror/acme", "rate": "4MiB"},
+            {"name": "example.org", "policy": "mirror", "repositories": ["app/**"], "prefix": "mirror/acme", "rate": "4MiB", "max_stale": "168h"},
         ]);
         let read = read(&list).unwrap();
         assert!(read[0].is_plain());
         assert_eq!(read[1].policy, Policy::Mirror);
         assert!(read[1].shows("app/web") && !read[1].shows("other"));
         assert_eq!((read[1].prefix.as_deref(), read[1].rate), (Some("mirror/acme"), Some(4 << 20)));
+        assert_eq!(read[1].max_stale, Some(std::time::Duration::from_hours(168)));
         let written = write(&read);
         assert_eq!(written[0], KEY);
         assert_eq!(super::read(&written).unwrap(), read);
@@ -135,6 +144,7 @@ mod tests {
             ),
             (json!([{"name": "example.org", "repositories": ["a b"]}]), "a b: no name can match"),
             (json!([{"name": "example.org", "prefix": "../up"}]), "prefix must be the beginning"),
+            (json!([{"name": "example.org", "max_stale": "old"}]), "max_stale must be a duration"),
             (json!([{"name": "example.org", "rate": "fast"}]), "rate must be bytes in a second"),
         ];
         for (value, message) in bad {

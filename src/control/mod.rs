@@ -178,6 +178,12 @@ pub(crate) struct FollowStatus {
     /// Newest sequence heard of; above `sequence` while its directories are being fetched.
     pub(crate) heard: Option<u64>,
     pub(crate) stale: bool,
+    /// Seconds since its record ended, where it has.
+    #[serde(default)]
+    pub(crate) expired_for: Option<u64>,
+    /// It is not shown, because it is older than `max_stale` allows.
+    #[serde(default)]
+    pub(crate) refused: bool,
     /// The name that is followed in its place.
     pub(crate) moved: Option<String>,
     /// Where a domain points to.

@@ -194,7 +194,7 @@ fn registry(error: &RegistryError) -> (StatusCode, &'static str) {
         RegistryError::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "DENIED"),
         RegistryError::TooManyUploads(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
         RegistryError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
-        RegistryError::Rebuilding(_) | RegistryError::Stopping => {
+        RegistryError::Rebuilding(_) | RegistryError::TooOld(_) | RegistryError::Stopping => {
             (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE")
         }
     }

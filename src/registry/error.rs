@@ -47,6 +47,9 @@ pub(crate) enum RegistryError {
     /// Lists come from an index, which is being built anew.
     #[error("{0}")]
     Rebuilding(StoreError),
+    /// What a followed name says is older than the configuration allows.
+    #[error("{0}")]
+    TooOld(StoreError),
     #[error("reading or writing the store failed")]
     Store(#[source] StoreError),
     #[error("the registry is stopping")]
@@ -62,6 +65,7 @@ impl From<StoreError> for RegistryError {
             StoreError::Full { .. } | StoreError::NoSpace => Self::Full(error),
             StoreError::TooManyUploads { .. } => Self::TooManyUploads(error),
             StoreError::Rebuilding => Self::Rebuilding(error),
+            StoreError::TooOld { .. } => Self::TooOld(error),
             StoreError::Closed => Self::Stopping,
             StoreError::TooLarge { .. }
             | StoreError::Block(_)

@@ -30,6 +30,9 @@ const RETRY: Duration = Duration::from_secs(10);
 /// A root that was carried here is offered again so often where peers bring others at the same time.
 const TAKES: usize = 3;
 
+/// How often it is looked whether something has become too old.
+const REVIEW: Duration = Duration::from_secs(30);
+
 /// Names that have moved to others that have moved, and so on: more is no rotation of keys.
 const MAX_MOVES: usize = 8;
 
@@ -40,8 +43,10 @@ pub(crate) struct Followed {
     pub(crate) root: Option<Cid>,
     pub(crate) sequence: Option<u64>,
     pub(crate) heard: Option<u64>,
-    /// The record has expired: its publisher has not been heard of for long.
-    pub(crate) stale: bool,
+    /// How long ago its record has expired: its publisher has not been heard of for long.
+    pub(crate) stale: Option<Duration>,
+    /// It is not shown, because the configuration allows no tree as old as this.
+    pub(crate) refused: bool,
     /// Its key was rotated: this one is followed in its place.
     pub(crate) moved: Option<Name>,
     /// Where a domain points to.
@@ -65,6 +70,8 @@ pub(crate) struct Follower {
     configured: Arc<Mutex<Vec<Following>>>,
     /// The trees that these lead to, in that order.
     places: Arc<Mutex<Vec<(String, Following)>>>,
+    /// Those among them that are not shown, because they are too old.
+    closed: Arc<Mutex<Vec<String>>>,
     /// Counts roots that became current, and changes of what is followed.
     news: watch::Sender<u64>,
     /// Hears what is said of my own name.
@@ -116,6 +123,7 @@ impl Follower {
             tracks: Arc::default(),
             configured: Arc::default(),
             places: Arc::default(),
+            closed: Arc::default(),
             news: watch::Sender::new(0),
             writer,
             added: Arc::default(),
@@ -252,17 +260,53 @@ impl Follower {
         }
         let mut seen = std::collections::HashSet::new();
         places.retain(|(name, _)| seen.insert(name.clone()));
-        self.store
-            .set_order(places.iter().map(|(name, following)| (name.clone(), following.lens())).collect());
+        let closed = self.too_old(&places);
+        let lens = |name: &String, following: &Following| following.lens().closed(closed.contains(name));
+        self.store.set_order(
+            places.iter().map(|(name, following)| (name.clone(), lens(name, following))).collect(),
+        );
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = closed;
         *self.places.lock().unwrap_or_else(PoisonError::into_inner) = places;
         self.tell();
     }
 
+    /// Of these trees those whose records have ended longer ago than the configuration allows.
+    fn too_old(&self, places: &[(String, Following)]) -> Vec<String> {
+        let now = self.node.wall().judging_time();
+        let state = self.store.state();
+        let is_too_old = |(name, following): &&(String, Following)| {
+            let good = state.follow(name).and_then(|follow| follow.good.as_ref());
+            let record = good.and_then(|good| Record::decode(good.record.to_vec()).ok());
+            let end =
+                record.zip(following.max_stale).map(|(record, most)| record.validity().checked_add(most));
+            end.is_some_and(|end| end.is_some_and(|end| end < now))
+        };
+        places.iter().filter(is_too_old).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Time has passed, or a tree has come: what is too old is shown no longer, and what no longer is, again.
+    fn review(&self) {
+        let closed = self.too_old(&self.places());
+        if closed != *self.closed.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.reorder();
+        }
+    }
+
+    /// Followed names whose records have ended.
+    pub(crate) fn stale(&self) -> usize {
+        self.followed().iter().filter(|followed| followed.stale.is_some()).count()
+    }
+
     /// Hears the node's events until it stops.
     pub(crate) async fn listen(self, mut events: Events, stop: CancellationToken) {
+        let mut review = tokio::time::interval(REVIEW);
         loop {
             let event = tokio::select! {
                 () = stop.cancelled() => break,
+                _ = review.tick() => {
+                    self.review();
+                    continue;
+                }
                 event = events.next() => event,
             };
             match event {
@@ -293,6 +337,7 @@ impl Follower {
     pub(crate) fn followed(&self) -> Vec<Followed> {
         let state = self.store.state();
         let now = self.node.wall().judging_time();
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut followed: Vec<Followed> = self
             .names()
             .iter()
@@ -304,7 +349,10 @@ impl Follower {
                     root: good.map(|good| good.root.0),
                     sequence: good.map(|good| good.sequence),
                     heard: watch.heard.as_ref().map(|heard| heard.record.sequence()),
-                    stale: record.is_some_and(|record| record.is_expired(now)),
+                    stale: record
+                        .filter(|record| record.is_expired(now))
+                        .and_then(|record| now.duration_since(record.validity()).ok()),
+                    refused: closed.contains(&name.to_string()),
                     moved: watch.moved,
                     link: None,
                     error: watch.error.clone(),
@@ -357,6 +405,7 @@ impl Follower {
                 tracing::info!(%name, sequence, error, "a root is not here yet");
             } else {
                 tracing::debug!(%name, sequence, "adopted");
+                self.review();
                 self.tell();
             }
             if error.is_none() {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sampan_storage::Lens;
 
@@ -19,6 +20,8 @@ pub(crate) struct Following {
     pub(crate) prefix: Option<String>,
     /// Bytes that a mirror fetches in a second at most.
     pub(crate) rate: Option<u64>,
+    /// How long after the end of its last record it is still shown; without it for ever.
+    pub(crate) max_stale: Option<Duration>,
 }
 
 /// What becomes of blobs. Directories, and what is small, always come.
@@ -34,7 +37,14 @@ pub(crate) enum Policy {
 impl Following {
     /// All of it, as it is, when it is asked for.
     pub(crate) fn plain(name: Pointer) -> Self {
-        Self { name, policy: Policy::Cache, repositories: Vec::new(), prefix: None, rate: None }
+        Self {
+            name,
+            policy: Policy::Cache,
+            repositories: Vec::new(),
+            prefix: None,
+            rate: None,
+            max_stale: None,
+        }
     }
 
     pub(crate) fn is_plain(&self) -> bool {

@@ -44,6 +44,10 @@ pub enum StoreError {
     TooManyUploads { limit: usize },
     #[error("the index is being built anew; try again in a moment")]
     Rebuilding,
+    #[error(
+        "what {name} published last has expired, and is older than max_stale allows; its publisher is away"
+    )]
+    TooOld { name: String },
     #[error("there is no such upload")]
     UploadUnknown,
     #[error("another request is writing to this upload")]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -68,6 +69,8 @@ pub(crate) struct Inner {
     pub(crate) adoptions: Arc<tokio::sync::RwLock<()>>,
     /// Followed names in the order in which they are read, and how each is seen.
     pub(crate) order: RwLock<Vec<(String, Lens)>>,
+    /// How often that has changed.
+    pub(crate) orders: AtomicU64,
     pub(crate) cache: Cache<Vec<u8>, Bytes, Weight>,
     /// Held as long as the data directory is open.
     pub(crate) _lock: File,

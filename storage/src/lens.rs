@@ -15,12 +15,23 @@ pub struct Lens {
     /// Ends with a slash, where there is one.
     prefix: Option<Arc<str>>,
     shows: Option<Shows>,
+    closed: bool,
 }
 
 impl Lens {
     /// `prefix` is the beginning of a repository's name, without the slash behind it.
     pub fn new(prefix: Option<&str>, shows: Option<Shows>) -> Self {
-        Self { prefix: prefix.map(|prefix| format!("{prefix}/").into()), shows }
+        Self { prefix: prefix.map(|prefix| format!("{prefix}/").into()), shows, closed: false }
+    }
+
+    /// Through a closed one nothing is seen: whoever looks is told that the tree is too old.
+    #[must_use]
+    pub fn closed(self, closed: bool) -> Self {
+        Self { closed, ..self }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// The publisher's name of a repository that is asked for by this one; `None` if it is not shown.
@@ -71,7 +82,10 @@ impl Lens {
 
 impl fmt::Debug for Lens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lens").field("prefix", &self.prefix).finish_non_exhaustive()
+        f.debug_struct("Lens")
+            .field("prefix", &self.prefix)
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
     }
 }
 

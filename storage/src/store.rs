@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -130,6 +131,7 @@ impl Store {
             bases,
             adoptions: Arc::default(),
             order: RwLock::default(),
+            orders: AtomicU64::default(),
             cache: inner::cache(),
             _lock: lock,
         });
@@ -224,8 +226,9 @@ impl Store {
 
     /// A number that is another one after every change of what can be read.
     pub fn generation(&self) -> u64 {
-        // Both only grow, so their sum does.
-        self.inner.view.read().unwrap_or_else(PoisonError::into_inner).position + self.losses()
+        // All only grow, so their sum does.
+        let position = self.inner.view.read().unwrap_or_else(PoisonError::into_inner).position;
+        position + self.losses() + self.inner.orders.load(Ordering::SeqCst)
     }
 
     /// Blobs that went into quarantine since the start: whoever keeps content in memory forgets it when this grows.
@@ -285,6 +288,7 @@ impl Store {
     /// Names that are read before others, in this order, and how each is seen.
     pub fn set_order(&self, names: Vec<(String, Lens)>) {
         *self.inner.order.write().unwrap_or_else(PoisonError::into_inner) = names;
+        self.inner.orders.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The blocks that strangers may have.

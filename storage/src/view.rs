@@ -79,6 +79,9 @@ impl Tree {
     /// What a path points to, by the names that are used here.
     pub fn lookup(&self, path: &str) -> Result<Option<Entry>, StoreError> {
         let root = match &self.source {
+            Source::Followed { name, lens, .. } if lens.is_closed() => {
+                return Err(StoreError::TooOld { name: name.to_string() });
+            }
             Source::Followed { root, lens, .. } => match lens.path(path) {
                 Some(path) => return Ok(tree::lookup(self.inner.as_ref(), root, &path)?),
                 None => return Ok(None),
@@ -130,6 +133,11 @@ impl Tree {
         Ok(false)
     }
 
+    /// What lists show: nothing of a tree that is too old.
+    fn listed(&self) -> Option<&Lens> {
+        Some(self.lens()).filter(|lens| !lens.is_closed())
+    }
+
     /// Tags of a repository in byte order, those after `after`.
     pub fn tags(
         &self,
@@ -137,14 +145,16 @@ impl Tree {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>, StoreError> {
-        let Some(repository) = self.lens().theirs(repository.as_str()) else { return Ok(Vec::new()) };
+        let Some(repository) = self.listed().and_then(|lens| lens.theirs(repository.as_str())) else {
+            return Ok(Vec::new());
+        };
         let row = Row::Tag(repository, after.unwrap_or_default());
         self.inner.index.after(self.key, row).take(limit).map(|row| Ok(row?.0)).collect()
     }
 
     /// Repositories that hold a manifest, in byte order, those after `after`.
     pub fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
-        let lens = self.lens();
+        let Some(lens) = self.listed() else { return Ok(Vec::new()) };
         let Some(after) = lens.after(after.unwrap_or_default()) else { return Ok(Vec::new()) };
         let rows = self.inner.index.after(self.key, Row::Repository(after)).take(MAX_WALKED);
         rows.filter_map(|row| row.map(|(name, _)| lens.ours(&name)).transpose()).take(limit).collect()
@@ -157,7 +167,9 @@ impl Tree {
         after: Option<&Digest>,
         limit: usize,
     ) -> Result<Vec<Digest>, StoreError> {
-        let Some(repository) = self.lens().theirs(repository.as_str()) else { return Ok(Vec::new()) };
+        let Some(repository) = self.listed().and_then(|lens| lens.theirs(repository.as_str())) else {
+            return Ok(Vec::new());
+        };
         let rows = self.inner.index.revisions_after(self.key, repository, after).take(limit);
         rows.filter_map(|row| row.map(|(digest, _)| digest.parse().ok()).transpose()).collect()
     }
@@ -170,7 +182,9 @@ impl Tree {
         after: Option<&Digest>,
         limit: usize,
     ) -> Result<Vec<Digest>, StoreError> {
-        let Some(repository) = self.lens().theirs(repository.as_str()) else { return Ok(Vec::new()) };
+        let Some(repository) = self.listed().and_then(|lens| lens.theirs(repository.as_str())) else {
+            return Ok(Vec::new());
+        };
         let rows = self.inner.index.referrers_after(self.key, repository, subject, after).take(limit);
         rows.filter_map(|row| row.map(|(digest, _)| digest.parse().ok()).transpose()).collect()
     }

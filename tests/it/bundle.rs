@@ -337,6 +337,16 @@ async fn a_record_that_has_expired_is_taken_and_passed_on() {
         assert_eq!(server.pull("team/boat", "v1").await, one);
         assert_eq!(follows(server).await[0]["stale"], true);
     }
+    // Who allows nothing that old knows it and does not show it.
+    let strict = json!({"name": name, "max_stale": "24h"}).to_string();
+    let options = Options { peers: vec![there.p2p.clone()], follow: vec![strict], ..Options::default() };
+    let strict = Server::start(options).await;
+    eventually("the tree is refused", async || (follows(&strict).await[0]["refused"] == true).then_some(()))
+        .await;
+    let answer = strict.get("/v2/team/boat/manifests/v1").await;
+    assert_eq!(answer.status(), 503);
+    assert!(answer.text().await.unwrap().contains("max_stale"));
+    assert!(strict.catalog().await.is_empty());
     // Routers and other kubo-facing paths do not get it.
     let routed = there.get(&format!("/routing/v1/ipns/{name}")).await;
     assert_ne!(routed.headers()["content-type"], "application/vnd.ipfs.ipns-record");

@@ -44,6 +44,9 @@ push() {
     mapfile -t layers < <(inside origin crane manifest --insecure "127.0.0.1:5000/swarm/boat:$1" | jq -r '.layers[].digest[7:]')
 }
 
+# tell TEXT: also for the log of a full run.
+tell() { say "$*" | tee -a "$WORK/report"; }
+
 sent() { inside "$1" ip -s -j link show eth0 | jq '.[0].stats64.tx.bytes'; }
 
 # has FOLLOWER: all layers lie whole on its disk.
@@ -87,36 +90,29 @@ spread() {
     for name in origin "${names[@]}"; do
         bytes=$((($(sent "$name") - before[at]) >> 20))
         ((at > 0)) || origin_sent=$bytes
-        [[ " $* " == *" $name "* ]] || say "$name sent $bytes MiB"
+        [[ " $* " == *" $name "* ]] || tell "$name sent $bytes MiB"
         at=$((at + 1))
     done
-    say "$MIB MiB to ${#alive[@]} followers at $RATE Mbit/s${*:+, $* killed half-way}: the last had it after $took ms, $((took * 100 / ideal)) % of one transfer ($ideal ms)"
+    tell "$MIB MiB to ${#alive[@]} followers at $RATE Mbit/s${*:+, $* killed half-way}: the last had it after $took ms, $((took * 100 / ideal)) % of one transfer ($ideal ms)"
     for name in "$@"; do follow "$name"; done
     for name in "$@"; do eventually 600 "$name has all of $tag after its return" has "$name"; done
 }
 
-main() {
-    serve origin
-    NAME=$(sampan origin name)
-    inside origin tc qdisc add dev eth0 root tbf rate "${RATE}mbit" burst 256kb latency 100ms
-    for name in "${names[@]}"; do follow "$name"; done
-    push first 1
-    for name in "${names[@]}"; do eventually $MEET "$name mirrors the first image" has "$name"; done
+serve origin
+NAME=$(sampan origin name)
+inside origin tc qdisc add dev eth0 root tbf rate "${RATE}mbit" burst 256kb latency 100ms
+for name in "${names[@]}"; do follow "$name"; done
+push first 1
+for name in "${names[@]}"; do eventually $MEET "$name mirrors the first image" has "$name"; done
 
-    spread big
-    # Without a swarm it were the image for each follower.
-    ((origin_sent <= MIB * (FOLLOWERS + 1) / 2)) || fail "the followers do not fetch from each other"
-    inside f1 crane pull --insecure --format oci 127.0.0.1:5000/swarm/boat:big "$WORK/pulled" 2>"$WORK/crane.log" ||
-        fail "f1 does not serve the image: $(tail -1 "$WORK/crane.log")"
-    rm -rf "$WORK/pulled"
-    if [[ " ${arguments[*]} " == *" --full "* ]]; then
-        spread again f2 f5
-    fi
-    say ok
-}
-
+spread big
+# Without a swarm it were the image for each follower.
+((origin_sent <= MIB * (FOLLOWERS + 1) / 2)) || fail "the followers do not fetch from each other"
+inside f1 crane pull --insecure --format oci 127.0.0.1:5000/swarm/boat:big "$WORK/pulled" 2>"$WORK/crane.log" ||
+    fail "f1 does not serve the image: $(tail -1 "$WORK/crane.log")"
+rm -rf "$WORK/pulled"
 if [[ " ${arguments[*]} " == *" --full "* ]]; then
-    main 2>&1 | record swarm
-else
-    main
+    spread again f2 f5
+    record swarm <"$WORK/report" >/dev/null
 fi
+say ok
