@@ -9,7 +9,7 @@ use futures::StreamExt;
 use libp2p::gossipsub;
 use libp2p::request_response::{self, Message, ProtocolSupport};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Swarm, identify, relay, swarm};
+use libp2p::{StreamProtocol, Swarm, identify, relay, swarm};
 use sampan_storage::{Block, MemoryBlocks};
 use tokio::time::timeout;
 
@@ -180,6 +180,15 @@ struct Stranger(Swarm<StrangerBehaviour>);
 
 impl Stranger {
     async fn connected_to(node: &Node) -> Self {
+        Self::speaking(node, vec![(follow::PROTOCOL, ProtocolSupport::Full)]).await
+    }
+
+    /// One that speaks no protocol of ours, as a kubo.
+    async fn kubo_connected_to(node: &Node) -> Self {
+        Self::speaking(node, Vec::new()).await
+    }
+
+    async fn speaking(node: &Node, ours: Vec<(StreamProtocol, ProtocolSupport)>) -> Self {
         let config = config();
         let key = config.key.to_libp2p();
         let behaviour = StrangerBehaviour {
@@ -188,7 +197,7 @@ impl Stranger {
             fetch: fetch::behaviour(),
             follow: request_response::Behaviour::with_codec(
                 follow::Codec::default(),
-                [(follow::PROTOCOL, ProtocolSupport::Full)],
+                ours,
                 request_response::Config::default(),
             ),
         };
@@ -384,7 +393,7 @@ async fn a_late_joiner_fetches_from_a_peer_that_joins_the_topic() {
     follower.node.follow(name).await.unwrap();
     let record = Record::sign(&publisher, &Draft::new(root(), 1, SystemTime::now())).unwrap();
 
-    let mut stranger = Stranger::connected_to(&follower.node).await;
+    let mut stranger = Stranger::kubo_connected_to(&follower.node).await;
     stranger.subscribe(&name);
     let asked = stranger.until(|event| match event {
         SwarmEvent::Behaviour(StrangerBehaviourEvent::Fetch(fetch::Event::Message {

@@ -41,6 +41,12 @@ pub(crate) enum Signal {
         renew: bool,
         above: Option<u64>,
     },
+    /// An empty tree becomes this one, which lies here.
+    Restore {
+        reply: oneshot::Sender<Result<(), StoreError>>,
+        root: Cid,
+        sequence: u64,
+    },
 }
 
 /// Runs until the committer is gone.
@@ -66,6 +72,12 @@ pub(crate) fn run(inner: &Arc<Inner>, requests: &mpsc::WeakSender<Request>, sign
                 renewing |= renew;
                 raising = raising.max(above);
                 waiting.push(reply);
+                due = Some(Instant::now());
+                continue;
+            }
+            Ok(Signal::Restore { reply, root, sequence }) => {
+                // Whoever has gone sees it in the state.
+                let _ = reply.send(send(requests, Change::Restore { root, sequence }));
                 due = Some(Instant::now());
                 continue;
             }

@@ -449,7 +449,11 @@ impl Store {
     /// Gives my tree, which must be empty, a root all of which is here, blobs included, under this sequence.
     pub async fn restore(&self, root: Cid, sequence: u64) -> Result<(), StoreError> {
         let before = self.root();
-        self.request(Change::Restore { root, sequence }).await?;
+        // By the folder, so that no fold of the empty tree that was under way takes its place.
+        let (reply, answer) = oneshot::channel();
+        let signal = Signal::Restore { reply, root, sequence };
+        self.lines()?.signals.send(signal).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)??;
         self.inner.announce(before, sequence);
         // What everyone may have of it is made now.
         self.fold().await
