@@ -15,7 +15,12 @@ binary
 
 # One line for each file: kind, mode, size, name, and what is in it.
 contents() {
-    (cd "$1" && find . -printf '%y %m %s %p\n' | sort && find . -type f -print0 | sort -z | xargs -0 -r sha256sum)
+    # The index is written behind its owner's answers, so that one that runs changes it at any time.
+    local index=${PIDS[a]:+./db}
+    (
+        cd "$1" && find . -path "${index:-/}" -prune -o -printf '%y %m %s %p\n' | sort &&
+            find . -path "${index:-/}" -prune -o -type f -print0 | sort -z | xargs -0 -r sha256sum
+    )
 }
 
 # refuses WHAT DATA [flags]: runs serve on DATA with these flags.
