@@ -7,6 +7,7 @@ use sampan_storage::{Digest, Reference, RepositoryName, Store, StoreError, Tree,
 
 use super::blobs::{Blob, find_content};
 use super::manifest::{MAX_MANIFEST, is_media_type, sniff};
+use super::tags::{self, Meaning};
 use super::{OriginError, Registry, RegistryError, RemoteBlob};
 
 /// A media type file of a tree; the type itself is shorter.
@@ -89,16 +90,6 @@ impl Registry {
     }
 }
 
-/// What the tag points to in this tree, if it has the tag. A link that does not parse is no tag.
-pub(super) fn read_tag(
-    tree: &Tree,
-    repository: &RepositoryName,
-    tag: &sampan_storage::Tag,
-) -> Result<Option<Digest>, StoreError> {
-    let link = tree.read(&layout::tag(repository, tag), layout::MAX_LINK)?;
-    Ok(link.and_then(|link| layout::parse_link(&link)))
-}
-
 fn locate(
     store: &Store,
     repository: &RepositoryName,
@@ -127,26 +118,24 @@ fn locate(
 }
 
 /// The tree that shows the manifest in this repository, and its digest.
-fn resolve<'a>(
+pub(super) fn resolve<'a>(
     trees: &'a [Tree],
     repository: &RepositoryName,
     reference: &Reference,
 ) -> Result<Option<(&'a Tree, Digest)>, StoreError> {
+    let digest = match reference {
+        Reference::Digest(digest) => *digest,
+        Reference::Tag(tag) => {
+            let meaning = tags::resolve(trees, repository, tag)?;
+            return Ok(meaning.map(|Meaning { tree, digest }| (tree, digest)));
+        }
+    };
     let mut failed = None;
     for tree in trees {
-        let digest = match reference {
-            Reference::Digest(digest) => *digest,
-            Reference::Tag(tag) => match read_tag(tree, repository, tag)? {
-                Some(digest) => digest,
-                None => continue,
-            },
-        };
-        match (tree.lookup(&layout::revision(repository, &digest)), reference) {
-            (Ok(Some(_)), _) => return Ok(Some((tree, digest))),
-            // A tag whose manifest was taken away shows nothing.
-            (Ok(None), _) => {}
-            (Err(error), Reference::Tag(_)) => return Err(error),
-            (Err(error), Reference::Digest(_)) => failed = Some(error),
+        match tree.lookup(&layout::revision(repository, &digest)) {
+            Ok(Some(_)) => return Ok(Some((tree, digest))),
+            Ok(None) => {}
+            Err(error) => failed = Some(error),
         }
     }
     failed.map_or(Ok(None), Err)
