@@ -184,3 +184,151 @@ fn put_counter(commit: &mut Commit, repository: &RepositoryName, tag: &Tag, coun
     let text = Bytes::from(counter.min(MAX_COUNTER).to_string());
     commit.put_bytes(layout::counter(repository, tag), text);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+    use sampan_storage::tree::Diff;
+    use sampan_storage::{Adoption, Algorithm, Lens, Store};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const BOARDS: usize = 3;
+    const EAGER: u64 = 1024;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Push(usize),
+        Delete(usize),
+        Expire(usize),
+        /// What the first has comes to the second.
+        Bring(usize, usize),
+    }
+
+    /// Boards that write one tag, and which write of it knew of which.
+    struct Fleet {
+        boards: Vec<(TempDir, Store)>,
+        knew: HashMap<Digest, Option<Digest>>,
+        sequence: u64,
+    }
+
+    fn repository() -> RepositoryName {
+        "boat".parse().unwrap()
+    }
+
+    fn tag() -> Tag {
+        "v1".parse().unwrap()
+    }
+
+    impl Fleet {
+        fn new() -> Self {
+            let open = |_| {
+                let dir = tempfile::tempdir().unwrap();
+                let store = Store::open(&dir.path().join("data")).unwrap();
+                let others = (0..BOARDS).map(|other| (format!("board{other}"), Lens::default().member()));
+                store.set_order(others.collect());
+                (dir, store)
+            };
+            Self { boards: (0..BOARDS).map(open).collect(), knew: HashMap::new(), sequence: 0 }
+        }
+
+        fn store(&self, board: usize) -> &Store {
+            &self.boards[board].1
+        }
+
+        fn shown(&self, board: usize) -> Option<Digest> {
+            resolve(&self.store(board).trees(), &repository(), &tag()).unwrap().map(|it| it.digest)
+        }
+
+        async fn take(&mut self, step: Step) {
+            match step {
+                Step::Push(board) => {
+                    self.sequence += 1;
+                    let digest = Digest::of(Algorithm::Sha256, &self.sequence.to_be_bytes());
+                    self.knew.insert(digest, self.shown(board));
+                    let policy = Policy { together: true, ..Policy::default() };
+                    let (mut commit, trees) = (Commit::new(), self.store(board).trees());
+                    commit.put_link(layout::revision(&repository(), &digest), &digest);
+                    put_tag(&trees, policy, &mut commit, &repository(), &tag(), &digest).unwrap();
+                    self.store(board).commit(commit).await.unwrap();
+                    assert_eq!(
+                        self.shown(board),
+                        Some(digest),
+                        "an acknowledged push is what its board shows"
+                    );
+                }
+                Step::Delete(board) | Step::Expire(board) => {
+                    let is_delete = matches!(step, Step::Delete(_));
+                    let whose = if is_delete { Whose::Everyones } else { Whose::Mine };
+                    let (mut commit, trees) = (Commit::new(), self.store(board).trees());
+                    remove_tag(&trees, &mut commit, &repository(), &tag(), whose).unwrap();
+                    self.store(board).commit(commit).await.unwrap();
+                    assert!(!is_delete || self.shown(board).is_none());
+                }
+                Step::Bring(from, to) if from != to => self.bring(from, to).await,
+                Step::Bring(..) => {}
+            }
+        }
+
+        async fn bring(&mut self, from: usize, to: usize) {
+            let (publisher, store) = (self.store(from), self.store(to));
+            publisher.fold().await.unwrap();
+            let root = publisher.root();
+            let blocks = publisher.blocks_between(None, root, EAGER, usize::MAX / 4).unwrap().unwrap();
+            let name = format!("board{from}");
+            store.put_blocks(&blocks).unwrap();
+            store.follow(&name).await.unwrap();
+            let before = store.state().follow(&name).and_then(|follow| Some(follow.good.as_ref()?.root.0));
+            assert!(Diff::new(before, root, EAGER).advance(store, &mut |_| {}).unwrap().is_empty());
+            if before != Some(root) {
+                let sequence = self.sequence;
+                let adoption = Adoption { name, before, root, sequence, record: Bytes::new() };
+                store.adopt(adoption).await.unwrap();
+            }
+        }
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..BOARDS).prop_map(Step::Push),
+            1 => (0..BOARDS).prop_map(Step::Delete),
+            1 => (0..BOARDS).prop_map(Step::Expire),
+            6 => (0..BOARDS, 0..BOARDS).prop_map(|(from, to)| Step::Bring(from, to)),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+
+        #[test]
+        fn boards_that_have_heard_of_each_other_agree_on_a_write_that_no_other_knew_of(
+            steps in prop::collection::vec(step(), 1..16),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let mut fleet = Fleet::new();
+                for step in &steps {
+                    fleet.take(*step).await;
+                }
+                for from in 0..BOARDS {
+                    for to in (0..BOARDS).filter(|to| *to != from) {
+                        fleet.bring(from, to).await;
+                    }
+                }
+                let shown = fleet.shown(0);
+                for board in 1..BOARDS {
+                    assert_eq!(fleet.shown(board), shown);
+                }
+                if let Some(shown) = shown {
+                    assert!(!fleet.knew.values().any(|knew| *knew == Some(shown)), "a later push knew of it");
+                } else {
+                    let deletes = steps.iter().any(|step| matches!(step, Step::Delete(_) | Step::Expire(_)));
+                    assert!(fleet.knew.is_empty() || deletes, "a push is lost");
+                }
+            });
+        }
+    }
+}
