@@ -217,6 +217,8 @@ fn a_wrong_type_names_the_key() {
         ("ipfs:\n  network: wan\n", "ipfs.network must be lan or public or private"),
         ("ipfs:\n  listen: [0.0.0.0]\n", "ipfs.listen has 0.0.0.0, which is not a multiaddr"),
         ("ipfs:\n  follow: {a: b}\n", "ipfs.follow must be a list"),
+        ("ipfs:\n  follow: [{name: auto, prefix: x}]\n", "auto: members write the same repositories"),
+        ("ipfs:\n  follow: auto\n", "to follow auto means to let members write tags here"),
         ("storage:\n  ipfs:\n    readonlyipnskeys: self\n", "storage.ipfs.readonlyipnskeys has self"),
         ("- a\n", "the whole must be sections"),
     ] {

@@ -24,15 +24,19 @@ impl Follower {
         if self.of_members().is_none() {
             return;
         }
-        let new = names.into_iter().filter(|name| !self.is_mine(name) && !self.is_wanted(name));
+        let is_new =
+            |name: &Name| !self.is_mine(name) && !self.is_wanted(name) && !self.redirects.is_dismissed(name);
         let mut found = false;
-        for name in new.collect::<Vec<_>>() {
+        for name in names.into_iter().filter(is_new).collect::<Vec<_>>() {
             match self.find_one(name).await {
                 Ok(true) => {
                     tracing::info!(%name, "a member's registry was found, and is followed");
                     found = true;
                 }
-                Ok(false) => tracing::warn!(%name, "too many members; a registry is not followed"),
+                Ok(false) => {
+                    tracing::warn!(%name, "members tell of too many registries; this one and others are not followed");
+                    break;
+                }
                 Err(error) => {
                     tracing::warn!(%name, error = format!("{error:#}"), "a member's registry is not followed");
                 }

@@ -45,6 +45,9 @@ struct Kept {
     /// Names that members have told of.
     #[serde(default)]
     found: BTreeSet<String>,
+    /// Of these, what an operator does not want.
+    #[serde(default)]
+    dismissed: BTreeSet<String>,
 }
 
 impl Redirects {
@@ -83,6 +86,11 @@ impl Redirects {
         self.lock().found.contains(&name.to_string())
     }
 
+    /// Whether an operator has taken it away after it was found.
+    pub(crate) fn is_dismissed(&self, name: &Name) -> bool {
+        self.lock().dismissed.contains(&name.to_string())
+    }
+
     /// A member has told of this name. Whether there is room for it. Blocks; durable when it returns.
     pub(crate) fn add_found(&self, name: &Name) -> anyhow::Result<bool> {
         self.change(|kept| {
@@ -95,7 +103,10 @@ impl Redirects {
 
     /// Members are followed no longer. Blocks.
     pub(crate) fn forget_found(&self) -> anyhow::Result<()> {
-        self.change(|kept| kept.found.clear())
+        self.change(|kept| {
+            kept.found.clear();
+            kept.dismissed.clear();
+        })
     }
 
     /// Blocks; durable when it returns.
@@ -115,7 +126,9 @@ impl Redirects {
         self.change(|kept| {
             kept.moved.remove(pointer);
             kept.domains.remove(pointer);
-            kept.found.remove(pointer);
+            if kept.found.remove(pointer) && kept.dismissed.len() < MAX_FOUND {
+                kept.dismissed.insert(pointer.to_owned());
+            }
         })
     }
 
@@ -168,7 +181,7 @@ mod tests {
         redirects.forget("a.example").unwrap();
         assert_eq!(redirects.found(), [new.name()]);
         redirects.forget(&new.name().to_string()).unwrap();
-        assert!(!redirects.is_found(&new.name()));
+        assert!(!redirects.is_found(&new.name()) && redirects.is_dismissed(&new.name()));
         let redirects = Redirects::load(dir.path()).unwrap();
         assert_eq!((redirects.moved(&old.name()), redirects.domain(&domain)), (None, None));
     }

@@ -51,9 +51,15 @@ async fn a_push_to_any_board_is_pulled_from_any_other_by_the_same_reference() {
     shows(&second, "v2", Some(&other)).await;
     assert_eq!(first.tags("boat").await, ["v1", "v2"]);
     // Those who are off are still read.
+    let gone = first.name.clone();
     drop(first);
     let third = third.restart().await;
     shows(&third, "v1", Some(&image)).await;
+    // Until somebody says that they are gone for good, whatever others tell.
+    third.home.prints(&["follow", "rm", &gone]).await;
+    let third = third.restart().await;
+    shows(&third, "v1", None).await;
+    shows(&second, "v1", Some(&image)).await;
 }
 
 #[tokio::test]
