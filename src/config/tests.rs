@@ -217,14 +217,18 @@ fn a_wrong_type_names_the_key() {
         ("ipfs:\n  network: wan\n", "ipfs.network must be lan or public or private"),
         ("ipfs:\n  listen: [0.0.0.0]\n", "ipfs.listen has 0.0.0.0, which is not a multiaddr"),
         ("ipfs:\n  follow: {a: b}\n", "ipfs.follow must be a list"),
-        ("ipfs:\n  follow: [{name: auto, prefix: x}]\n", "auto: members write the same repositories"),
-        ("ipfs:\n  follow: auto\n", "to follow auto means to let members write tags here"),
+        (
+            "ipfs:\n  follow: [{name: auto, prefix: x}]\n",
+            "ipfs.follow has auto: members write the same repositories",
+        ),
         ("storage:\n  ipfs:\n    readonlyipnskeys: self\n", "storage.ipfs.readonlyipnskeys has self"),
         ("- a\n", "the whole must be sections"),
     ] {
         let told = problem(file, &[]);
         assert!(told.starts_with(&format!("c.yml: {key}")), "{told}");
     }
+    let told = configure("ipfs:\n  follow: auto\n", &[], Flags::default()).unwrap_err().to_string();
+    assert!(told.starts_with("to follow auto means to let members write tags here"), "{told}");
     let told = problem("", &[("REGISTRY_SPARSE", "maybe")]);
     assert_eq!(told, "REGISTRY_SPARSE: sparse must be true or false");
 }
