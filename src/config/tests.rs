@@ -227,7 +227,7 @@ fn a_wrong_type_names_the_key() {
         let told = problem(file, &[]);
         assert!(told.starts_with(&format!("c.yml: {key}")), "{told}");
     }
-    let told = configure("ipfs:\n  follow: auto\n", &[], Flags::default()).unwrap_err().to_string();
+    let told = configure("ipfs:\n  follow: auto\n", &[], Flags::default()).unwrap_err().join("");
     assert!(told.starts_with("to follow auto means to let members write tags here"), "{told}");
     let told = problem("", &[("REGISTRY_SPARSE", "maybe")]);
     assert_eq!(told, "REGISTRY_SPARSE: sparse must be true or false");
