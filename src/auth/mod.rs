@@ -90,6 +90,8 @@ pub(crate) enum Ask<'a> {
     Door,
     /// The list of repositories.
     Catalog,
+    /// What the registry is doing: whom it follows, who its peers are, where it has its data.
+    Status,
     Repository(&'a RepositoryName, Action),
 }
 
@@ -259,6 +261,10 @@ impl Auth {
             (Mode::Passwords { rules, .. }, Ask::Catalog) => {
                 !caller.is_anonymous() || rules.allow_somewhere(identity, Action::Pull)
             }
+            // Names of all that is here may be read from it.
+            (Mode::Passwords { rules, .. }, Ask::Status) => {
+                !caller.is_anonymous() && rules.allow_everywhere(identity, Action::Pull)
+            }
             (Mode::Passwords { rules, .. }, Ask::Repository(name, action)) => {
                 rules.allow(identity, name.as_str(), action)
             }
@@ -267,7 +273,7 @@ impl Auth {
         };
         let covered = caller.limits.as_ref().is_none_or(|limits| match ask {
             Ask::Door => true,
-            Ask::Catalog => limits.allow_catalog(),
+            Ask::Catalog | Ask::Status => limits.allow_catalog(),
             Ask::Repository(name, action) => limits.allow(name.as_str(), action),
         });
         match ask {
@@ -363,7 +369,7 @@ impl Auth {
     fn challenge(&self, ask: Ask<'_>, error: Option<&'static str>) -> Challenge {
         let scope = match ask {
             Ask::Door => None,
-            Ask::Catalog => Some(scope_of_catalog()),
+            Ask::Catalog | Ask::Status => Some(scope_of_catalog()),
             Ask::Repository(name, action) => Some(scope_of(name.as_str(), action)),
         };
         match &*self.0 {
