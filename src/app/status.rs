@@ -182,9 +182,10 @@ fn describe(
 }
 
 fn describe_mirror(mirror: &Mirrored) -> String {
-    let Mirrored { fetched, bytes, missing, finished, stopped, .. } = mirror;
+    let Mirrored { fetched, bytes, missing, lacks, finished, stopped, .. } = mirror;
     let came = format!("{fetched} blobs of {bytes} bytes came");
-    let lacks = (*missing > 0).then(|| format!(", {missing} are with nobody who is connected"));
+    let first = lacks.first().map(|digest| format!(", such as {digest}")).unwrap_or_default();
+    let lacks = (*missing > 0).then(|| format!(", {missing} are with nobody who is connected{first}"));
     let lacks = lacks.unwrap_or_default();
     match (stopped, finished) {
         (Some(why), _) => format!("mirror stopped, {came}{lacks}: {why}"),

@@ -124,12 +124,8 @@ impl Cache {
         self.lock().names.get(name).copied()
     }
 
-    /// Keeps to the limits until it is told to stop. Where there are none, nothing is counted.
+    /// Keeps to the limits until it is told to stop. While there are none, nothing is counted.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let quotas = self.follower.places().iter().any(|(_, following)| following.quota.is_some());
-        if !quotas && self.limits.size.is_none() && self.limits.age.is_none() {
-            return;
-        }
         let mut due = tokio::time::Instant::now() + FIRST;
         let mut patient = false;
         loop {
@@ -142,22 +138,27 @@ impl Cache {
                     }
                 }
             }
-            let (this, told) = (self.clone(), stop.clone());
-            let passed = match blocking(move || this.pass(&told)).await {
-                Ok(Ok(passed)) => passed,
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "what is cached could not be counted");
-                    Passed::Over
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a look at what is cached ended early");
-                    Passed::Over
-                }
-            };
+            let passed = if self.is_limited() { self.count(stop.clone()).await } else { Passed::Within };
             patient = passed == Passed::Over;
             due =
                 tokio::time::Instant::now() + if patient { self.limits.grace.max(AGAIN) } else { REGULARLY };
         }
+    }
+
+    async fn count(&self, stop: CancellationToken) -> Passed {
+        let this = self.clone();
+        match blocking(move || this.pass(&stop)).await {
+            Ok(Ok(passed)) => return passed,
+            Ok(Err(error)) => tracing::warn!(%error, "what is cached could not be counted"),
+            Err(error) => tracing::warn!(%error, "a look at what is cached ended early"),
+        }
+        Passed::Over
+    }
+
+    fn is_limited(&self) -> bool {
+        let CacheLimits { size, age, .. } = self.limits;
+        let quotas = || self.follower.places().iter().any(|(_, following)| following.quota.is_some());
+        size.is_some() || age.is_some() || quotas()
     }
 
     /// Whether what has come since the last count may have passed a limit.

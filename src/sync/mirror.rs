@@ -33,6 +33,9 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Without an event, what is mirrored is compared with what there is this often.
 const REGULARLY: Duration = Duration::from_mins(5);
 
+/// Of what nobody gave so many are named.
+const MAX_LACKS: usize = 8;
+
 /// Between two words about how far it is.
 const TELL: Duration = Duration::from_secs(1);
 
@@ -45,8 +48,10 @@ pub(crate) struct Mirrored {
     /// Of these, what came from peers, and its bytes.
     pub(crate) fetched: u64,
     pub(crate) bytes: u64,
-    /// What nobody gave.
+    /// What nobody gave, and the first of it by digest.
     pub(crate) missing: u64,
+    #[serde(default)]
+    pub(crate) lacks: Vec<String>,
     pub(crate) finished: bool,
     /// Bytes that are kept, where there is a quota.
     #[serde(default)]
@@ -72,7 +77,7 @@ enum Brought {
     Here,
     /// So many bytes came.
     Came(u64),
-    Missing,
+    Missing(Digest),
     /// The gate is closed.
     Refused,
 }
@@ -275,12 +280,12 @@ impl Mirrors {
                     Brought::Came(size)
                 } else {
                     gate.leave(size);
-                    Brought::Missing
+                    Brought::Missing(digest)
                 }
             }
             Err(error) => {
                 tracing::debug!(%digest, error = format!("{error:#}"), "a blob of a mirror cannot be looked for");
-                Brought::Missing
+                Brought::Missing(digest)
             }
         }
     }
@@ -298,7 +303,12 @@ impl Mirrors {
                 progress.bytes += bytes;
                 return *bytes;
             }
-            Brought::Missing => progress.missing += 1,
+            Brought::Missing(digest) => {
+                progress.missing += 1;
+                if progress.lacks.len() < MAX_LACKS {
+                    progress.lacks.push(digest.to_string());
+                }
+            }
         }
         0
     }

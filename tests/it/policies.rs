@@ -131,6 +131,35 @@ async fn pulls_go_on_while_what_was_pulled_is_evicted() {
 }
 
 #[tokio::test]
+async fn a_push_that_names_what_is_cached_keeps_it() {
+    const IMAGES: usize = 5;
+    let publisher = Server::start(Options::default()).await;
+    let images: Vec<Image> = (0..IMAGES).map(|number| image(&format!("image {number}"))).collect();
+    for (number, image) in images.iter().enumerate() {
+        publisher.push("boat", &format!("v{number}"), image).await;
+    }
+    // Whatever comes is too much at once.
+    let environment = [AT_ONCE, ("REGISTRY_IPFS_CACHE_SIZE", "1KiB")];
+    let follower = follower(&publisher, json!({}), &environment).await;
+    sees(&follower, &publisher).await;
+    let pushes = images.iter().enumerate().map(|(number, image)| {
+        let follower = &follower;
+        async move {
+            let tag = format!("v{number}");
+            assert_eq!(follower.pull("boat", &tag).await, *image);
+            follower.tag("mine", &tag, image).await;
+            assert_eq!(follower.pull("boat", &tag).await, *image);
+        }
+    });
+    futures::future::join_all(pushes).await;
+    drop(publisher);
+    for (number, image) in images.iter().enumerate() {
+        assert!(has(&follower, image), "v{number} was acknowledged");
+        assert!(follower.pull("mine", &format!("v{number}")).await == *image);
+    }
+}
+
+#[tokio::test]
 async fn a_pinned_repository_comes_whole_and_stays_while_others_go() {
     let publisher = Server::start(Options::default()).await;
     let images = ["base", "one", "two", "three"].map(image);
