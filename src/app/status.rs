@@ -103,7 +103,7 @@ impl Running {
                 Pointer::Domain(_) => 0,
             };
             let following = places.get(&name);
-            let owner = following.map_or_else(|| name.clone(), |following| following.name.to_string());
+            let owner = following.map_or_else(|| name.clone(), |following| following.whom.to_string());
             let (mirror, usage) = (self.mirrors.progress(&name), self.cache.usage(&owner));
             follows.push(describe(followed, following, mirror, usage, peers));
         }

@@ -172,7 +172,7 @@ impl Cache {
         let mut came: HashMap<String, (u64, u64)> = HashMap::new();
         for (tree, following) in self.follower.places() {
             let Some(quota) = following.quota else { continue };
-            let of = came.entry(following.name.to_string()).or_insert((quota, 0));
+            let of = came.entry(following.whom.to_string()).or_insert((quota, 0));
             of.1 += arrived.get(&tree).copied().unwrap_or_default();
         }
         came.into_iter().any(|(name, (quota, bytes))| {

@@ -62,13 +62,13 @@ impl Ledger {
             })
         };
         for (_, following) in places {
-            place_of(following.name.to_string(), following.quota);
+            place_of(following.whom.to_string(), following.quota);
         }
         let roots = store.roots_now();
         let mut trees = Vec::new();
         for (tree, root) in roots.followed() {
             let following = places.iter().find(|(name, _)| name == tree).map(|(_, following)| following);
-            let name = following.map_or_else(|| tree.clone(), |following| following.name.to_string());
+            let name = following.map_or_else(|| tree.clone(), |following| following.whom.to_string());
             let owner = place_of(name, following.and_then(|following| following.quota));
             let keeps = match following {
                 Some(following) => Keeps::of(store, *root, following)?,
@@ -143,9 +143,9 @@ impl Keeps {
     }
 }
 
-/// Bytes of blobs that are here and that this name keeps.
-pub(super) fn kept_bytes(store: &Store, tree: &str, following: &Following) -> Result<u64, StoreError> {
-    let ledger = Ledger::read(store, &[(tree.to_owned(), following.clone())])?;
+/// Bytes of blobs that are here and that these trees keep.
+pub(super) fn kept_bytes(store: &Store, places: &[(String, Following)]) -> Result<u64, StoreError> {
+    let ledger = Ledger::read(store, places)?;
     let mut bytes: u64 = 0;
     ledger.each(store, &mut |holding, standing| {
         if matches!(standing, Standing::Kept(_)) {

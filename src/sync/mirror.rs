@@ -125,7 +125,7 @@ impl Mirrors {
             for goal in goals {
                 let waits = again.get(&goal.tree).is_some_and(|(root, at)| *root == goal.root && *at > now);
                 let is_done = done.get(&goal.tree) == Some(&goal.root);
-                if is_done || waits || running.contains(&goal.tree) || passes.len() >= MIRRORS {
+                if is_done || waits || running.contains(&goal.turn()) || passes.len() >= MIRRORS {
                     continue;
                 }
                 let window = goal.following.window;
@@ -134,7 +134,7 @@ impl Mirrors {
                     again.insert(goal.tree, (goal.root, now + closed.wait()));
                     continue;
                 }
-                running.insert(goal.tree.clone());
+                running.insert(goal.turn());
                 let (this, from) = (self.clone(), done.get(&goal.tree).copied());
                 passes.spawn(async move {
                     let whole = this.pass(&goal, from).await;
@@ -146,7 +146,7 @@ impl Mirrors {
                 () = stop.cancelled() => return,
                 Some(ended) = passes.join_next() => {
                     let Ok((goal, whole)) = ended else { continue };
-                    running.remove(&goal.tree);
+                    running.remove(&goal.turn());
                     again.remove(&goal.tree);
                     match whole {
                         Ok(Ended::Whole) => { done.insert(goal.tree, goal.root); }
@@ -215,8 +215,11 @@ impl Mirrors {
         let Goal { tree, root, following } = goal;
         let mut kept = 0;
         if following.quota.is_some() {
-            let (store, tree, following) = (self.store.clone(), tree.clone(), following.clone());
-            kept = blocking(move || kept_bytes(&store, &tree, &following)).await??;
+            // Several trees may share it: members, or what stands in the place of a domain.
+            let mut places = self.follower.places();
+            places.retain(|(_, other)| other.whom == following.whom);
+            let store = self.store.clone();
+            kept = blocking(move || kept_bytes(&store, &places)).await??;
         }
         let gate = Arc::new(Gate::new(self.follower.node.wall().clone(), following, kept));
         self.begin(goal, gate.kept(), None);
@@ -315,6 +318,16 @@ impl Mirrors {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Mirrored>> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Goal {
+    /// Of those that have the same one passes come one after the other: trees that share a quota count together.
+    fn turn(&self) -> String {
+        match self.following.quota {
+            Some(_) => self.following.whom.to_string(),
+            None => self.tree.clone(),
+        }
     }
 }
 
