@@ -158,3 +158,81 @@ pub(super) fn kept_bytes(store: &Store, places: &[(String, Following)]) -> Resul
 fn short(digest: &Digest) -> Short {
     digest.as_bytes().first_chunk().map_or(0, |bytes| Short::from_be_bytes(*bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use sampan_storage::{Adoption, Algorithm, Commit, layout};
+
+    use super::*;
+    use crate::pattern::Pattern;
+    use crate::sync::Policy;
+
+    const NAME: &str = "k51qzi5uqu5dilisnqdpktic6r9zfvlb889l47pt9fjm0asnmbihd64myweskr";
+
+    /// Commits a blob of a repository, and gives its digest.
+    async fn commit(store: &Store, repository: &str, content: &[u8]) -> Digest {
+        let stored = store.put_blob(Algorithm::Sha256, content).unwrap();
+        let mut commit = Commit::new();
+        commit.put_blob(&stored);
+        commit.put_link(layout::layer(&repository.parse().unwrap(), &stored.digest), &stored.digest);
+        store.commit(commit).await.unwrap();
+        stored.digest
+    }
+
+    /// Makes what my tree is now that of a followed name.
+    async fn give_away(store: &Store, name: &str) {
+        store.fold().await.unwrap();
+        let (name, root, record) = (name.to_owned(), store.root(), bytes::Bytes::new());
+        store.adopt(Adoption { name, before: None, root, sequence: 1, record }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_told_from_what_is_cached_and_from_what_is_mine() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let pinned = commit(&store, "base/os", b"pinned").await;
+        let both = commit(&store, "boat", b"of both").await;
+        give_away(&store, "k51first").await;
+        let second = commit(&store, "boat", b"of the second").await;
+        give_away(&store, "k51second").await;
+        let mut removal = Commit::new();
+        removal.remove("docker".to_owned());
+        store.commit(removal).await.unwrap();
+        let mine = commit(&store, "boat", b"of the second").await;
+        assert_eq!(mine, second);
+        let orphan = store.put_blob(Algorithm::Sha256, b"nobody's").unwrap().digest;
+        store.fold().await.unwrap();
+
+        let plain = Following::plain(NAME.parse().unwrap());
+        let patterns = vec![Pattern::of_repositories("base/*").unwrap()];
+        let pins = Following { pinned: patterns.clone(), quota: Some(7), ..plain.clone() };
+        let standings = |places: &[(String, Following)]| {
+            let ledger = Ledger::read(&store, places).unwrap();
+            let mut standings = HashMap::new();
+            ledger
+                .each(&store, &mut |holding, standing| drop(standings.insert(holding.digest, standing)))
+                .unwrap();
+            let names: Vec<String> = ledger.owners().iter().map(|owner| owner.name.clone()).collect();
+            (names, standings)
+        };
+
+        // The second comes first; the first one is not in the configuration.
+        let places = [("k51second".to_owned(), pins)];
+        let (names, found) = standings(&places);
+        assert_eq!(names, [NAME, "k51first"]);
+        assert_eq!(found[&pinned], Standing::Kept(vec![0]));
+        assert_eq!(found[&both], Standing::Cached(0), "it counts for the first that has it");
+        assert_eq!((&found[&mine], &found[&orphan]), (&Standing::Other, &Standing::Other));
+        assert_eq!(kept_bytes(&store, &places).unwrap(), 6);
+
+        let mirror = Following { policy: Policy::Mirror, ..plain.clone() };
+        let (_, found) = standings(&[("k51first".to_owned(), mirror)]);
+        assert_eq!((&found[&pinned], &found[&both]), (&Standing::Kept(vec![0]), &Standing::Kept(vec![0])));
+        // What a mirror does not show it does not keep.
+        let some = Following { policy: Policy::Mirror, repositories: patterns, ..plain };
+        let (_, found) = standings(&[("k51first".to_owned(), some)]);
+        assert_eq!((&found[&pinned], &found[&both]), (&Standing::Kept(vec![0]), &Standing::Cached(0)));
+    }
+}
