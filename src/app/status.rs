@@ -156,7 +156,7 @@ fn describe(
         refusal.clone(),
         error.clone(),
     ];
-    let describe = std::iter::once(state).chain(notes.into_iter().flatten()).collect::<Vec<_>>().join(", ");
+    let notes: Vec<String> = std::iter::once(state).chain(notes.into_iter().flatten()).collect();
     let root = root.map(|root| root.to_string());
     FollowStatus {
         name: name.to_string(),
@@ -177,7 +177,8 @@ fn describe(
         refused_record: refusal,
         error,
         mirror,
-        describe,
+        describe: notes.join(", "),
+        notes,
     }
 }
 
@@ -188,7 +189,7 @@ fn describe_mirror(mirror: &Mirrored) -> String {
     let lacks = (*missing > 0).then(|| format!(", {missing} are with nobody who is connected{first}"));
     let lacks = lacks.unwrap_or_default();
     match (stopped, finished) {
-        (Some(why), _) => format!("mirror stopped, {came}{lacks}: {why}"),
+        (Some(why), _) => format!("mirror: {why}; {came}{lacks}"),
         (None, true) => format!("mirrored, {came}"),
         (None, false) => format!("mirroring, {came}{lacks}"),
     }

@@ -36,7 +36,7 @@ pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
     }
     for follow in status.follows {
         rows.push(row("follows", follow.name));
-        rows.push(row("", follow.describe));
+        rows.extend(follow.notes.into_iter().map(|note| row("", note)));
     }
     rows.extend(cache(&status.cache).map(|text| row("cache", text)));
     for from in status.received {

@@ -223,8 +223,10 @@ pub(crate) struct FollowStatus {
     /// Where all of it is to come here: how far that is.
     #[serde(default)]
     pub(crate) mirror: Option<Mirrored>,
-    /// The same for people.
+    /// The same for people, in one line and one by one.
     pub(crate) describe: String,
+    #[serde(default)]
+    pub(crate) notes: Vec<String>,
 }
 
 /// What a peer has sent while it is connected.

@@ -119,8 +119,11 @@ impl Mirrors {
         loop {
             news.mark_unchanged();
             let goals = self.goals();
-            self.lock()
-                .retain(|tree, progress| !progress.finished || goals.iter().any(|goal| goal.tree == *tree));
+            // Those that somebody brings once are none of the goals.
+            self.lock().retain(|tree, progress| {
+                let ended = progress.finished || progress.stopped.is_some();
+                !ended || goals.iter().any(|goal| goal.tree == *tree)
+            });
             let now = Instant::now();
             for goal in goals {
                 let waits = again.get(&goal.tree).is_some_and(|(root, at)| *root == goal.root && *at > now);
