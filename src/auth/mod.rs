@@ -110,6 +110,10 @@ pub(crate) enum Denied {
     Stranger(#[from] Stranger),
     #[error("{who} may not {} in {repository}; whoever keeps this registry can add a rule", .action.name())]
     Rights { who: String, action: Action, repository: RepositoryName },
+    #[error(
+        "{who} may not pull everything, which is what a status is told for; whoever keeps this registry can add a rule"
+    )]
+    Status { who: String },
 }
 
 /// Why what a client brought does not show who it is.
@@ -281,6 +285,9 @@ impl Auth {
             Ask::Repository(name, action) if !allowed && !caller.is_anonymous() => {
                 let (who, repository) = (identity.to_string(), name.clone());
                 Verdict::Forbidden(Denied::Rights { who, action, repository })
+            }
+            Ask::Status if !allowed && !caller.is_anonymous() => {
+                Verdict::Forbidden(Denied::Status { who: identity.to_string() })
             }
             _ => {
                 let error = caller.limits.is_some().then_some("insufficient_scope");

@@ -209,8 +209,10 @@ async fn where_anonymous_clients_may_pull_tokens_are_given() {
     // She may not, whatever the token.
     assert_eq!(setup.may(&alice, Ask::Repository(&public, Action::Push)), "no");
     assert!(challenge(&alice, Ask::Catalog).contains("scope=\"registry:catalog:*\""));
-    // She does not see everything, whatever the token.
-    assert!(challenge(&alice, Ask::Status).contains("scope=\"registry:catalog:*\""));
+    // She does not see everything, whatever the token; and nobody is nobody.
+    assert_eq!(setup.may(&alice, Ask::Status), "no");
+    let nobody = setup.with_token(None, "registry:catalog:*").await;
+    assert!(challenge(&nobody, Ask::Status).contains("scope=\"registry:catalog:*\""));
     assert_eq!(setup.may(&setup.with_token(Some("alice"), "registry:catalog:*").await, Ask::Catalog), "yes");
     assert!(!setup.auth.sees(&alice, &public) && setup.auth.sees(&alice.unlimited(), &public));
     // A password comes in as well.
