@@ -1,6 +1,7 @@
 //! The program: builds what it is made of, runs it, and stops it in reverse order.
 
 mod answer;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +25,8 @@ use crate::metrics::Metrics;
 use crate::registry::{Policy, Registry};
 use crate::routers::Routers;
 use crate::sync::{
-    Fetcher, Follower, Healer, Kept, MembersName, Mirrors, Publisher, Reclaimer, Redirects, StoreCatalogue,
-    StoreRecords, Whom, Writer, ask_routers, publish,
+    Cache, Cached, Fetcher, Follower, Healer, Kept, MembersName, Mirrors, Publisher, Reclaimer, Redirects,
+    StoreCatalogue, StoreRecords, Whom, Writer, ask_routers, publish,
 };
 use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub, watch_clock};
 
@@ -71,6 +72,7 @@ struct Running {
     records: Arc<StoreRecords>,
     follower: Follower,
     mirrors: Mirrors,
+    cache: Cache,
     writer: Writer,
     reclaimer: Reclaimer,
     publisher: Publisher,
@@ -191,6 +193,7 @@ impl App {
         let publisher = Publisher::new(keystore.clone(), node.clone(), kept);
         let fetcher = Fetcher::new(store.clone(), node.clone());
         let mirrors = Mirrors::new(store.clone(), follower.clone(), fetcher.clone());
+        let cache = Cache::new(store.clone(), follower.clone(), fetcher.arrivals(), config.cache);
         let reclaimer =
             Reclaimer::new(store.clone(), node.clone(), follower.clone(), mirrors.clone(), writer.clone());
         let healer = Healer::new(store.clone(), node.clone(), fetcher.clone(), name);
@@ -225,17 +228,9 @@ impl App {
                 routing: http::Routing::new(network, asks, doors.reached(&config.web)),
             }
         });
-        let state = web::Data::new(http::State {
-            registry: registry.clone(),
-            access,
-            health: http::Health::new(store.clone(), read_only),
-            gateway,
-            metrics: Arc::new(figures(&store, &node, &collector, &follower)),
-            urls: http::Urls::new(locations.clone(), prefix.clone()),
-            pages: config.pages,
-            headers,
-            access_log: config.logs.access,
-        });
+        let health = http::Health::new(store.clone(), read_only);
+        let metrics = Arc::new(figures(&store, &node, &collector, &follower, &mirrors, &cache));
+        let shown = registry.clone();
         let addresses = node.addresses().await;
         let (http, url) = (doors.listener.name(), doors.url());
         let stop = CancellationToken::new();
@@ -248,6 +243,7 @@ impl App {
             records,
             follower,
             mirrors,
+            cache,
             writer,
             reclaimer,
             publisher,
@@ -267,8 +263,22 @@ impl App {
             network,
             addresses,
         };
+        let running = Arc::new(running);
+        let told = Arc::clone(&running);
+        let state = web::Data::new(http::State {
+            registry: shown,
+            access,
+            health,
+            status: http::Status::new(move || Arc::clone(&told).report()),
+            gateway,
+            metrics,
+            urls: http::Urls::new(locations.clone(), prefix.clone()),
+            pages: config.pages,
+            headers,
+            access_log: config.logs.access,
+        });
         let schedule = Schedule { gc: config.gc_interval, scrub: config.scrub, uploads: config.upload_purge };
-        let app = Self { running: Arc::new(running), events, doors, state, key, schedule };
+        let app = Self { running, events, doors, state, key, schedule };
         app.running.follower.follow_all(&config.follow).await?;
         app.running.writer.begin(&app.running.node).await?;
         Ok(app)
@@ -316,6 +326,7 @@ impl App {
         tasks.spawn(watch_clock(running.node.wall().clone(), stop.clone()));
         tasks.spawn(running.follower.clone().listen(events, stop.clone()));
         tasks.spawn(running.mirrors.clone().run(stop.clone()));
+        tasks.spawn(running.cache.clone().run(stop.clone()));
         if let Some(routers) = running.routers.clone() {
             tasks.spawn(routers.run(stop.clone()));
             tasks.spawn(ask_routers(running.follower.clone(), running.node.clone(), stop.clone()));
@@ -407,7 +418,14 @@ impl Doors {
 }
 
 /// What can be asked for figures, a line for each.
-fn figures(store: &Store, node: &Node, collector: &Collector, follower: &Follower) -> Metrics {
+fn figures(
+    store: &Store,
+    node: &Node,
+    collector: &Collector,
+    follower: &Follower,
+    mirrors: &Mirrors,
+    cache: &Cache,
+) -> Metrics {
     let mut metrics = Metrics::new();
     let of = |read: fn(&Store) -> u64| {
         let store = store.clone();
@@ -452,6 +470,27 @@ fn figures(store: &Store, node: &Node, collector: &Collector, follower: &Followe
     metrics.counter("store_folds", "The sequence of the last fold", of(|store| store.figures().sequence));
     let stale = follower.clone();
     metrics.gauge("follow_stale", "Followed names whose records have expired", move || stale.stale() as u64);
+    let of = |read: fn((u64, u64)) -> u64| {
+        let mirrors = mirrors.clone();
+        move || read(mirrors.troubles())
+    };
+    metrics.gauge("mirrors_full", "Mirrors that their quotas have stopped", of(|(full, _)| full));
+    metrics.gauge(
+        "mirror_missing_blobs",
+        "Blobs that nobody gave mirrors so far",
+        of(|(_, missing)| missing),
+    );
+    let of = |read: fn(Cached) -> u64| {
+        let cache = cache.clone();
+        move || read(cache.cached())
+    };
+    metrics.gauge(
+        "cache_bytes",
+        "Pulled blobs of followed names, where a limit is set",
+        of(|cached| cached.bytes.unwrap_or_default()),
+    );
+    metrics.counter("cache_evicted_blobs", "Blobs that have left the cache", of(|it| it.evicted_blobs));
+    metrics.counter("cache_evicted_bytes", "Their bytes", of(|it| it.evicted_bytes));
     let bitswap = node.bitswap();
     metrics.gauge("node_peers", "Connected peers", move || bitswap.connected_peers() as u64);
     metrics.counter(

@@ -57,6 +57,11 @@ impl Wall {
         if self.is_suspect() { UNIX_EPOCH } else { (self.told)() }
     }
 
+    /// The time of the day, by a clock that can be believed.
+    pub fn time_of_day(&self) -> Option<SystemTime> {
+        (!self.is_suspect()).then(|| (self.told)())
+    }
+
     fn passed(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(self.passed.load(Ordering::Relaxed))
     }

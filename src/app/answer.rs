@@ -6,17 +6,16 @@ use anyhow::{Context, bail};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use sampan_node::ipns::{Record, Verified, select};
-use sampan_node::{Audience, Keypair, Name, Reachability, Reached, Records, Via};
+use sampan_node::{Audience, Keypair, Name, Records, Via};
 use sampan_storage::Cid;
 use sampan_storage::verify::Verify;
 use serde_json::Value;
 
 use super::Running;
-use crate::config::Network;
 use crate::content::{self, Domain, Pointer, Reach};
-use crate::control::{Answer, Ask, FollowStatus, PeerStatus, Pipe, Resolved, RootStatus, Status, Tell};
+use crate::control::{Answer, Ask, PeerStatus, Pipe, Resolved, RootStatus, Tell};
 use crate::registry::Collected;
-use crate::sync::{Followed, Mirrored, Own, Standing, listing};
+use crate::sync::{Own, listing};
 
 impl Answer for Running {
     fn answer(&self, ask: Ask, tell: Tell, pipe: Pipe) -> BoxFuture<'_, Result<Value, String>> {
@@ -48,7 +47,7 @@ impl Running {
                 self.store.unfollow(&name.to_string()).await?;
                 Value::Null
             }
-            Ask::FollowLs => serde_json::to_value(self.follows())?,
+            Ask::FollowLs => serde_json::to_value(self.follows().await)?,
             Ask::Adopt { name, merge } => {
                 let own = if merge { Own::Stays } else { Own::Gives };
                 let told = move |text| tell.tell(text);
@@ -208,122 +207,6 @@ impl Running {
             heard: None,
             age: None,
         })
-    }
-
-    async fn status(&self) -> Status {
-        let stats = self.node.stats();
-        let totals = self.collector.totals();
-        let reached = match self.network {
-            Network::Public => self.node.reached().await.map(|reached| describe_reach(&reached)),
-            Network::Lan | Network::Private => None,
-        };
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            name: self.name.to_string(),
-            peer_id: self.node.peer_id().to_string(),
-            root: self.store.root().to_string(),
-            sequence: self.store.state().sequence,
-            public_root: self.store.public().root().map(|(root, _)| root.to_string()),
-            members: self.members.as_ref().map(|members| members.name().to_string()),
-            addresses: self.node.addresses().await.iter().map(ToString::to_string).collect(),
-            http: self.http.clone(),
-            url: self.url.clone(),
-            network: format!("{:?}", self.network).to_lowercase(),
-            reached,
-            data: self.store.dir().display().to_string(),
-            peers: self.node.peers().await.len(),
-            clock_suspect: self.node.wall().is_suspect(),
-            follows: self.follows(),
-            unpublished: self.unpublished(),
-            refused_records: stats.records_invalid + stats.records_older + stats.records_not_followed,
-            collections: totals.runs,
-            failed_collections: totals.failed,
-            collected: totals.collected,
-        }
-    }
-
-    fn unpublished(&self) -> Option<String> {
-        match self.writer.standing() {
-            Standing::Publishing => None,
-            Standing::Asking => {
-                Some("the key is older than these data: peers are asked first what they know".to_owned())
-            }
-            Standing::Stopped => {
-                let seen = self.writer.rival().map_or_else(String::new, |rival| {
-                    format!(" (sequence {}, {})", rival.sequence(), rival.value())
-                });
-                Some(format!(
-                    "this name was published elsewhere{seen}; `sampan adopt` takes that tree, `sampan adopt --merge` keeps both"
-                ))
-            }
-        }
-    }
-
-    fn follows(&self) -> Vec<FollowStatus> {
-        let mirror = |followed: &Followed| self.mirrors.progress(&followed.name.to_string());
-        self.follower
-            .followed()
-            .into_iter()
-            .map(|it| {
-                let mirror = mirror(&it);
-                describe(it, mirror)
-            })
-            .collect()
-    }
-}
-
-fn describe_reach(reached: &Reached) -> String {
-    let state = match reached.reachability {
-        Reachability::Unknown => "not known yet",
-        Reachability::Public => "by everyone",
-        Reachability::Private => "not by strangers",
-    };
-    let relays: Vec<String> = reached.relays.iter().map(ToString::to_string).collect();
-    if relays.is_empty() { state.to_owned() } else { format!("{state}; through {}", relays.join(", ")) }
-}
-
-fn describe(followed: Followed, mirror: Option<Mirrored>) -> FollowStatus {
-    let Followed { name, root, sequence, heard, stale, refused, moved, link, error } = followed;
-    let state = match (&root, sequence) {
-        (None, _) if moved.is_some() => "left".to_owned(),
-        (_, None) if link.is_some() => "found".to_owned(),
-        (Some(root), Some(sequence)) => format!("sequence {sequence}, root {root}"),
-        _ => "not found yet".to_owned(),
-    };
-    let notes = [
-        moved.map(|moved| format!("has moved to {moved}")),
-        link.as_ref().map(|link| format!("leads to {link}")),
-        stale.map(|ago| format!("stale: its record has expired {} h ago", ago.as_secs() / 3600)),
-        refused.then(|| "not shown: older than max_stale allows".to_owned()),
-        heard.map(|heard| format!("fetching sequence {heard}")),
-        mirror.as_ref().map(describe_mirror),
-        error.clone(),
-    ];
-    let describe = std::iter::once(state).chain(notes.into_iter().flatten()).collect::<Vec<_>>().join(", ");
-    let root = root.map(|root| root.to_string());
-    FollowStatus {
-        name: name.to_string(),
-        root,
-        sequence,
-        heard,
-        stale: stale.is_some(),
-        expired_for: stale.map(|ago| ago.as_secs()),
-        refused,
-        moved: moved.map(|moved| moved.to_string()),
-        link,
-        error,
-        mirror,
-        describe,
-    }
-}
-
-fn describe_mirror(mirror: &Mirrored) -> String {
-    let Mirrored { fetched, bytes, missing, finished, .. } = mirror;
-    let came = format!("{fetched} blobs of {bytes} bytes came");
-    match (finished, missing) {
-        (true, _) => format!("mirrored, {came}"),
-        (false, 0) => format!("mirroring, {came}"),
-        (false, _) => format!("mirroring, {came}, {missing} are with nobody who is connected"),
     }
 }
 

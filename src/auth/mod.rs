@@ -90,6 +90,8 @@ pub(crate) enum Ask<'a> {
     Door,
     /// The list of repositories.
     Catalog,
+    /// What the registry is doing: whom it follows, who its peers are, where it has its data.
+    Status,
     Repository(&'a RepositoryName, Action),
 }
 
@@ -108,6 +110,10 @@ pub(crate) enum Denied {
     Stranger(#[from] Stranger),
     #[error("{who} may not {} in {repository}; whoever keeps this registry can add a rule", .action.name())]
     Rights { who: String, action: Action, repository: RepositoryName },
+    #[error(
+        "{who} may not pull everything, which is what a status is told for; whoever keeps this registry can add a rule"
+    )]
+    Status { who: String },
 }
 
 /// Why what a client brought does not show who it is.
@@ -259,6 +265,10 @@ impl Auth {
             (Mode::Passwords { rules, .. }, Ask::Catalog) => {
                 !caller.is_anonymous() || rules.allow_somewhere(identity, Action::Pull)
             }
+            // Names of all that is here may be read from it.
+            (Mode::Passwords { rules, .. }, Ask::Status) => {
+                !caller.is_anonymous() && rules.allow_everywhere(identity, Action::Pull)
+            }
             (Mode::Passwords { rules, .. }, Ask::Repository(name, action)) => {
                 rules.allow(identity, name.as_str(), action)
             }
@@ -267,7 +277,7 @@ impl Auth {
         };
         let covered = caller.limits.as_ref().is_none_or(|limits| match ask {
             Ask::Door => true,
-            Ask::Catalog => limits.allow_catalog(),
+            Ask::Catalog | Ask::Status => limits.allow_catalog(),
             Ask::Repository(name, action) => limits.allow(name.as_str(), action),
         });
         match ask {
@@ -275,6 +285,9 @@ impl Auth {
             Ask::Repository(name, action) if !allowed && !caller.is_anonymous() => {
                 let (who, repository) = (identity.to_string(), name.clone());
                 Verdict::Forbidden(Denied::Rights { who, action, repository })
+            }
+            Ask::Status if !allowed && !caller.is_anonymous() => {
+                Verdict::Forbidden(Denied::Status { who: identity.to_string() })
             }
             _ => {
                 let error = caller.limits.is_some().then_some("insufficient_scope");
@@ -363,7 +376,7 @@ impl Auth {
     fn challenge(&self, ask: Ask<'_>, error: Option<&'static str>) -> Challenge {
         let scope = match ask {
             Ask::Door => None,
-            Ask::Catalog => Some(scope_of_catalog()),
+            Ask::Catalog | Ask::Status => Some(scope_of_catalog()),
             Ask::Repository(name, action) => Some(scope_of(name.as_str(), action)),
         };
         match &*self.0 {

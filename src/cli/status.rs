@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::print;
-use crate::control::{self, Ask, Status};
+use crate::config::size_text;
+use crate::control::{self, Ask, CacheStatus, Status};
 use crate::registry::Collected;
 
 pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
@@ -35,7 +36,11 @@ pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
     }
     for follow in status.follows {
         rows.push(row("follows", follow.name));
-        rows.push(row("", follow.describe));
+        rows.extend(follow.notes.into_iter().map(|note| row("", note)));
+    }
+    rows.extend(cache(&status.cache).map(|text| row("cache", text)));
+    for from in status.received {
+        rows.push(row("fetched from", format!("{}, {} bytes", from.peer, from.bytes)));
     }
     if status.collections > 0 {
         let Collected { tags, manifests, blobs, bytes, .. } = status.collected;
@@ -46,8 +51,18 @@ pub(super) fn run(dir: &Path, json: bool) -> anyhow::Result<()> {
         rows.push(row("collected", text));
     }
     if status.refused_records > 0 {
-        rows.push(row("refused records", status.refused_records.to_string()));
+        let invalid = status.invalid_records;
+        let text = format!("{}, of which {invalid} were broken, foreign or expired", status.refused_records);
+        rows.push(row("refused records", text));
     }
     print::table(&rows);
     Ok(())
+}
+
+/// Nothing where no limit is set.
+fn cache(cache: &CacheStatus) -> Option<String> {
+    let bytes = cache.bytes?;
+    let size = cache.size.map(|size| format!(" of {}", size_text(size))).unwrap_or_default();
+    let CacheStatus { evicted_blobs, evicted_bytes, .. } = cache;
+    Some(format!("{bytes} bytes{size}, {evicted_blobs} blobs of {evicted_bytes} bytes have left it"))
 }

@@ -22,6 +22,10 @@ struct Written {
     #[serde(default)]
     repositories: Vec<String>,
     prefix: Option<String>,
+    #[serde(default)]
+    pinned: Vec<String>,
+    quota: Option<Value>,
+    window: Option<String>,
     rate: Option<Value>,
     max_stale: Option<String>,
 }
@@ -50,7 +54,7 @@ fn read_one(value: &Value) -> Result<Following, String> {
         return Err(format!("must be a list; each is {NAME}"));
     }
     let written = Written::deserialize(value).map_err(|error| {
-        format!("has an element that is not right: {error}; it may have name, policy, repositories, prefix, rate and max_stale")
+        format!("has an element that is not right: {error}; it may have name, policy, repositories, prefix, pinned, quota, window, rate and max_stale")
     })?;
     let wrong = |text: &str| Err(format!("has {}: {text}", shown(&written.name)));
     let mut following = Following::plain(name(&written.name)?);
@@ -60,11 +64,18 @@ fn read_one(value: &Value) -> Result<Following, String> {
         Some("mirror") => Policy::Mirror,
         Some(_) => return wrong("policy must be cache or mirror"),
     };
-    for text in &written.repositories {
-        match Pattern::of_repositories(text) {
-            Ok(pattern) => following.repositories.push(pattern),
-            Err(error) => return wrong(&format!("{}: {error}", shown(text))),
+    let lists =
+        [(&written.repositories, &mut following.repositories), (&written.pinned, &mut following.pinned)];
+    for (texts, patterns) in lists {
+        for text in texts {
+            match Pattern::of_repositories(text) {
+                Ok(pattern) => patterns.push(pattern),
+                Err(error) => return wrong(&format!("{}: {error}", shown(text))),
+            }
         }
+    }
+    if following.policy == Policy::Mirror && !following.pinned.is_empty() {
+        return wrong("pinned says nothing with the policy mirror, which keeps all that it shows");
     }
     if let Some(prefix) = &written.prefix {
         let prefix = prefix.trim_matches('/');
@@ -78,10 +89,23 @@ fn read_one(value: &Value) -> Result<Following, String> {
         }
         following.prefix = Some(prefix.to_owned());
     }
+    if let Some(quota) = &written.quota {
+        following.quota = bytes(quota, "");
+        if following.quota.is_none() {
+            return wrong("quota must be bytes such as 20GiB");
+        }
+    }
+    if let Some(text) = &written.window {
+        if !following.is_mirror() {
+            return wrong("window is for a mirror or for pinned repositories; what is pulled comes at once");
+        }
+        following.window = text.parse().ok();
+        if following.window.is_none() {
+            return wrong("window must be two times of the day in UTC, such as 01:00-05:30");
+        }
+    }
     if let Some(rate) = &written.rate {
-        let text =
-            rate.as_str().map_or_else(|| rate.to_string(), |text| text.trim_end_matches("/s").to_owned());
-        following.rate = form::size(&text).filter(|rate| *rate > 0);
+        following.rate = bytes(rate, "/s");
         if following.rate.is_none() {
             return wrong("rate must be bytes in a second such as 4MiB");
         }
@@ -95,18 +119,31 @@ fn read_one(value: &Value) -> Result<Following, String> {
     Ok(following)
 }
 
+/// A number of bytes that is not 0, as a number or a text with something behind it.
+fn bytes(value: &Value, behind: &str) -> Option<u64> {
+    let text =
+        value.as_str().map_or_else(|| value.to_string(), |text| text.trim_end_matches(behind).to_owned());
+    form::size(&text).filter(|bytes| *bytes > 0)
+}
+
 fn write_one(following: &Following) -> Value {
     let name = following.whom.to_string();
     if following.is_plain() {
         return name.into();
     }
     let mut written = json!({"name": name, "policy": following.policy.to_string()});
-    let repositories: Vec<&str> = following.repositories.iter().map(Pattern::as_str).collect();
+    let texts = |patterns: &[Pattern]| {
+        let texts: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
+        (!texts.is_empty()).then(|| Value::from(texts))
+    };
     if let Some(object) = written.as_object_mut() {
         let mut put =
             |key: &str, value: Option<Value>| object.extend(value.map(|value| (key.to_owned(), value)));
-        put("repositories", (!repositories.is_empty()).then(|| repositories.into()));
+        put("repositories", texts(&following.repositories));
         put("prefix", following.prefix.clone().map(Value::from));
+        put("pinned", texts(&following.pinned));
+        put("quota", following.quota.map(|quota| form::size_text(quota).into()));
+        put("window", following.window.map(|window| window.to_string().into()));
         put("rate", following.rate.map(Value::from));
         put("max_stale", following.max_stale.map(|time| format!("{}s", time.as_secs()).into()));
     }
@@ -124,6 +161,7 @@ mod tests {
         let list = json!([
             KEY,
             {"name": "example.org", "policy": "mirror", "repositories": ["app/**"], "prefix": "mirror/acme", "rate": "4MiB", "max_stale": "168h"},
+            {"name": "example.net", "pinned": ["base/*"], "quota": "20GiB", "window": "22:00-05:30"},
         ]);
         let read = read(&list).unwrap();
         assert!(read[0].is_plain());
@@ -131,6 +169,9 @@ mod tests {
         assert!(read[1].shows("app/web") && !read[1].shows("other"));
         assert_eq!((read[1].prefix.as_deref(), read[1].rate), (Some("mirror/acme"), Some(4 << 20)));
         assert_eq!(read[1].max_stale, Some(std::time::Duration::from_hours(168)));
+        assert!(read[1].keeps("app/web") && !read[1].keeps("other") && !read[1].keeps_all());
+        assert!(read[2].keeps("base/os") && !read[2].keeps("app/web") && read[2].is_mirror());
+        assert_eq!(read[2].quota, Some(20 << 30));
         let written = write(&read);
         assert_eq!(written[0], KEY);
         assert_eq!(super::read(&written).unwrap(), read);
@@ -152,6 +193,14 @@ mod tests {
             (json!([{"name": "example.org", "prefix": "../up"}]), "prefix must be the beginning"),
             (json!([{"name": "example.org", "max_stale": "old"}]), "max_stale must be a duration"),
             (json!([{"name": "example.org", "rate": "fast"}]), "rate must be bytes in a second"),
+            (json!([{"name": "example.org", "quota": 0}]), "quota must be bytes"),
+            (json!([{"name": "example.org", "policy": "mirror", "pinned": ["a"]}]), "pinned says nothing"),
+            (json!([{"name": "example.org", "pinned": ["a b"]}]), "a b: no name can match"),
+            (json!([{"name": "example.org", "window": "01:00-02:00"}]), "window is for a mirror"),
+            (
+                json!([{"name": "example.org", "policy": "mirror", "window": "01:00-24:00"}]),
+                "window must be two times of the day in UTC",
+            ),
         ];
         for (value, message) in bad {
             let error = read(&value).unwrap_err();

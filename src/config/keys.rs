@@ -402,6 +402,24 @@ pub(crate) const KEYS: &[Key] = &[
         "Registries that are followed, by name or by a domain that points to one, as `--follow`; or sections that say more, see below. Default: none.",
     ),
     key(
+        "ipfs.cache.size",
+        Size,
+        Used,
+        "Bytes of pulled blobs of followed names that stay, of all names together; what nobody has asked for longest goes. Default: no limit.",
+    ),
+    key(
+        "ipfs.cache.age",
+        Duration,
+        Used,
+        "Such a blob goes when nobody has asked for it for so long. Default: it stays.",
+    ),
+    key(
+        "ipfs.cache.grace",
+        Duration,
+        Used,
+        "What somebody asked for more recently stays, whatever `size`, `age` or a quota say. Default: `10m`.",
+    ),
+    key(
         "ipfs.dns",
         Dns,
         Used,

@@ -31,7 +31,7 @@ use serde_json::Value;
 use crate::auth::Settings;
 use crate::content::{DnsServer, Pointer};
 use crate::registry::{MAX_PAGE, Retention};
-use crate::sync::{Following, Whom};
+use crate::sync::{CacheLimits, Following, Whom};
 use reader::Reader;
 
 pub(crate) use form::{duration as parse_duration, is_host, size as parse_size, size_text};
@@ -60,6 +60,9 @@ const SCRUB_INTERVAL: Duration = Duration::from_hours(7 * 24);
 /// 2.4 TB in that time, and some percent of what a small board can hash.
 const SCRUB_RATE: u64 = 4 * 1024 * 1024;
 
+/// A push that was told that a layer is here has its manifest behind it by then.
+const CACHE_GRACE: Duration = Duration::from_mins(10);
+
 /// What is shown of a secret.
 const MASK: &str = "***";
 
@@ -76,6 +79,7 @@ pub(crate) struct Config {
     /// File with the swarm key of a private network; `swarm.key` in the data directory by default.
     pub(crate) swarm_key: Option<PathBuf>,
     pub(crate) follow: Vec<Following>,
+    pub(crate) cache: CacheLimits,
     /// Peers that are kept connected.
     pub(crate) peers: Vec<Multiaddr>,
     /// Who may be connected to at all.
@@ -321,6 +325,11 @@ impl Config {
         let mut reader = Reader::new(said, &mut settings);
         auth::show(&mut reader);
         let gateway = Gateway::read(&mut reader);
+        let cache = CacheLimits {
+            size: reader.given_size("ipfs.cache.size"),
+            age: reader.given_duration("ipfs.cache.age"),
+            grace: reader.duration("ipfs.cache.grace", CACHE_GRACE),
+        };
         let dns = reader.given("ipfs.dns").and_then(|text| form::dns(&text)).unwrap_or_default();
         let routers = reader.texts("ipfs.routers");
         let gc = reader.switch("gc.enabled", true);
@@ -351,6 +360,7 @@ impl Config {
             network,
             swarm_key: swarm_key.map(|(path, _)| path),
             follow,
+            cache,
             peers,
             acquaintance,
             members,

@@ -65,6 +65,13 @@ impl<'a> Reader<'a> {
         size
     }
 
+    /// A number of bytes that has no default.
+    pub(super) fn given_size(&mut self, key: &'static str) -> Option<u64> {
+        let (size, source) = self.said.number(key).unzip();
+        self.note(key, size.map(form::size_text), source.unwrap_or_default());
+        size
+    }
+
     /// A text, or the default.
     pub(super) fn text(&mut self, key: &'static str, default: &str) -> String {
         let (text, source) = self.said.text(key).unwrap_or_else(|| (default.to_owned(), Source::Default));

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::bundle::Wish;
 use crate::content::{PinRoots, Pointer};
 use crate::registry::Collected;
-use crate::sync::Mirrored;
+use crate::sync::{Mirrored, Usage};
 
 pub(crate) use client::{Bytes, ask, ask_telling, must_ask, must_ask_telling, must_exchange, open_offline};
 pub(crate) use pipe::{Input, Output, Pipe};
@@ -155,15 +155,26 @@ pub(crate) struct Status {
     pub(crate) reached: Option<String>,
     pub(crate) data: String,
     pub(crate) peers: usize,
+    /// Who of those that are connected has sent most; the first few.
+    #[serde(default)]
+    pub(crate) received: Vec<PeerBytes>,
+    /// What all peers have sent since the start.
+    #[serde(default)]
+    pub(crate) received_bytes: u64,
     /// The machine's clock tells a time that has passed.
     #[serde(default)]
     pub(crate) clock_suspect: bool,
     pub(crate) follows: Vec<FollowStatus>,
+    #[serde(default)]
+    pub(crate) cache: CacheStatus,
     /// Why nothing is published under this registry's name, where that is so.
     #[serde(default)]
     pub(crate) unpublished: Option<String>,
     /// Records that were not taken: a bad signature, a lower sequence, another key's.
     pub(crate) refused_records: u64,
+    /// Of these, those that were broken, foreign or expired.
+    #[serde(default)]
+    pub(crate) invalid_records: u64,
     /// Collections of garbage since the start, those that failed, and what all of them took away.
     pub(crate) collections: u64,
     pub(crate) failed_collections: u64,
@@ -177,6 +188,17 @@ pub(crate) struct FollowStatus {
     pub(crate) sequence: Option<u64>,
     /// Newest sequence heard of; above `sequence` while its directories are being fetched.
     pub(crate) heard: Option<u64>,
+    /// Seconds since its record was heard of last, and by which way and from whom that came; nothing after a start
+    /// until it was.
+    #[serde(default)]
+    pub(crate) age: Option<u64>,
+    #[serde(default)]
+    pub(crate) source: Option<String>,
+    /// Connected peers that follow it too.
+    #[serde(default)]
+    pub(crate) peers: usize,
+    #[serde(default)]
+    pub(crate) policy: String,
     pub(crate) stale: bool,
     /// Seconds since its record ended, where it has.
     #[serde(default)]
@@ -188,12 +210,42 @@ pub(crate) struct FollowStatus {
     pub(crate) moved: Option<String>,
     /// Where a domain points to.
     pub(crate) link: Option<String>,
+    /// Bytes that may lie here of it, and that do, where that is counted.
+    #[serde(default)]
+    pub(crate) quota: Option<u64>,
+    #[serde(default)]
+    pub(crate) usage: Option<Usage>,
+    /// Why the last record that was not taken was not.
+    #[serde(default)]
+    pub(crate) refused_record: Option<String>,
+    /// Why its newest root is not here yet.
     pub(crate) error: Option<String>,
     /// Where all of it is to come here: how far that is.
     #[serde(default)]
     pub(crate) mirror: Option<Mirrored>,
-    /// The same for people.
+    /// The same for people, in one line and one by one.
     pub(crate) describe: String,
+    #[serde(default)]
+    pub(crate) notes: Vec<String>,
+}
+
+/// What a peer has sent while it is connected.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PeerBytes {
+    pub(crate) peer: String,
+    pub(crate) bytes: u64,
+}
+
+/// Blobs of followed names that were pulled and may go again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct CacheStatus {
+    /// As they were counted last; nothing where nothing limits them.
+    pub(crate) bytes: Option<u64>,
+    /// The limits: bytes, and seconds.
+    pub(crate) size: Option<u64>,
+    pub(crate) age: Option<u64>,
+    pub(crate) evicted_blobs: u64,
+    pub(crate) evicted_bytes: u64,
 }
 
 /// A root of the registry's own tree.

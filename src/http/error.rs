@@ -93,7 +93,9 @@ impl HttpError {
             Self::Registry(error) => registry(error),
             Self::Upload { error, .. } => registry(error),
             Self::Path(error) => path(*error),
-            Self::Denied(Denied::Stranger(_) | Denied::Rights { .. }) => (StatusCode::FORBIDDEN, "DENIED"),
+            Self::Denied(Denied::Stranger(_) | Denied::Rights { .. } | Denied::Status { .. }) => {
+                (StatusCode::FORBIDDEN, "DENIED")
+            }
             Self::NeedsLogin { .. } => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             Self::Login { error, .. } => login(*error),
             Self::SeveralCredentials => (StatusCode::BAD_REQUEST, "UNAUTHORIZED"),

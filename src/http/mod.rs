@@ -14,6 +14,7 @@ mod observe;
 mod range;
 pub(crate) mod routing;
 mod server;
+mod status;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -38,6 +39,7 @@ pub(crate) use health::Health;
 pub(crate) use listener::Listener;
 pub(crate) use routing::{Door, Routing};
 pub(crate) use server::{Options, serve, serve_debug};
+pub(crate) use status::Status;
 pub(crate) use tls::Tls;
 pub(crate) use urls::Urls;
 
@@ -47,6 +49,7 @@ pub(crate) struct State {
     pub(crate) registry: Registry,
     pub(crate) access: Access,
     pub(crate) health: Health,
+    pub(crate) status: Status,
     /// What HTTP does of IPFS; `None` where that is off.
     pub(crate) gateway: Option<Gateway>,
     pub(crate) metrics: Arc<Metrics>,
@@ -69,6 +72,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig, state: &web::Data<State>) 
         gateway::routes(config, prefix);
         routing::routes(config, prefix);
     }
+    status::routes(config, prefix);
     token::routes(config, prefix);
     v2::routes(config, prefix);
 }

@@ -140,6 +140,10 @@ pub(super) fn find_content(
         && is_sound(store, tree, entry, &file)?
     {
         let mine = tree.name().is_none();
+        if !mine {
+            // What is in the cache stays by when it was asked for last.
+            file.note_use();
+        }
         return Ok(Some(Content { blob: Blob::File(file), entry: entry.clone(), mine }));
     }
     let mut remote = None;

@@ -99,6 +99,8 @@ impl Follower {
                     refused: false,
                     moved: None,
                     link: track.address.as_ref().map(ToString::to_string),
+                    last: None,
+                    refusal: None,
                     error: track.error.clone(),
                 }
             })

@@ -29,6 +29,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 
+use super::arrivals::Arrivals;
 use super::blocking;
 use super::seek::{SeekError, Seeker};
 use crate::registry::{BlobStream, Origin, OriginError, RemoteBlob};
@@ -57,6 +58,7 @@ pub(crate) struct Fetcher {
     store: Store,
     node: Node,
     flights: Arc<Mutex<HashMap<Digest, Weak<Flight>>>>,
+    arrivals: Arrivals,
     /// Fetches run here and not on the thread of the request that began them.
     runtime: Handle,
 }
@@ -92,7 +94,13 @@ struct Write {
 
 impl Fetcher {
     pub(crate) fn new(store: Store, node: Node) -> Self {
-        Self { store, node, flights: Arc::default(), runtime: Handle::current() }
+        let (flights, arrivals) = (Arc::default(), Arrivals::default());
+        Self { store, node, flights, arrivals, runtime: Handle::current() }
+    }
+
+    /// What has come of each tree.
+    pub(crate) fn arrivals(&self) -> Arrivals {
+        self.arrivals.clone()
     }
 
     /// The flight for this blob: one that is on its way, or a new one.
@@ -163,6 +171,7 @@ impl Fetcher {
         let root = want.entry.cid;
         match off_thread(move || partial.finish(&root)).await? {
             Ok(_) => {
+                self.arrivals.add(&want.tree, want.size);
                 // Others may wait for the same.
                 self.node.bitswap().restocked().await;
                 Ok(())

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use sampan_node::ipns::{Record, Verified, select};
-use sampan_node::{Event, Events, Name, Node, Offered, PeerId, Via};
+use sampan_node::{Event, Events, Name, Node, Offered, PeerId, Refusal, Via};
 use sampan_storage::{Cid, Store, StoreError};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -51,6 +51,10 @@ pub(crate) struct Followed {
     pub(crate) moved: Option<Name>,
     /// Where a domain points to.
     pub(crate) link: Option<String>,
+    /// How its record was heard of last, from whom, and when.
+    pub(crate) last: Option<(Via, Option<PeerId>, Instant)>,
+    /// Why the last record that was not taken was not.
+    pub(crate) refusal: Option<String>,
     pub(crate) error: Option<String>,
 }
 
@@ -85,8 +89,9 @@ pub(crate) struct Follower {
 struct Watch {
     /// Newest record heard of that is not adopted yet.
     heard: Option<Heard>,
-    /// How and when the record that counts was heard of.
-    last: Option<(Via, Instant)>,
+    /// How, from whom and when the record that counts was heard of.
+    last: Option<(Via, Option<PeerId>, Instant)>,
+    refusal: Option<String>,
     error: Option<String>,
     /// A root whose tree cannot be taken, now or later.
     unfit: Option<Cid>,
@@ -211,7 +216,17 @@ impl Follower {
         self.names().entry(name).or_insert_with(|| {
             let wake = Arc::new(Notify::new());
             let task = tokio::spawn(self.clone().adopt_each(name, Arc::clone(&wake)));
-            Watch { heard: None, last: None, error: None, unfit: None, moved, moves, wake, task }
+            Watch {
+                heard: None,
+                last: None,
+                refusal: None,
+                error: None,
+                unfit: None,
+                moved,
+                moves,
+                wake,
+                task,
+            }
         });
         self.added.notify_one();
     }
@@ -230,7 +245,7 @@ impl Follower {
 
     /// How the record of a followed name was heard of last, and how long ago.
     pub(crate) fn last_heard(&self, name: &Name) -> Option<(Via, Duration)> {
-        self.names().get(name)?.last.map(|(via, at)| (via, at.elapsed()))
+        self.names().get(name)?.last.map(|(via, _, at)| (via, at.elapsed()))
     }
 
     /// The names that are followed now.
@@ -346,8 +361,13 @@ impl Follower {
                     self.hear(Heard { record, nodes, from }, via);
                 }
                 Some(Event::Registries { names, .. }) => self.find(names).await,
-                Some(Event::RecordRefused { name, reason, .. }) => {
+                Some(Event::RecordRefused { name, reason, from }) => {
                     tracing::debug!(%name, %reason, "a record was refused");
+                    // An older one is no fault: whoever was away for a while has it.
+                    if let (Refusal::Invalid(_), Some(watch)) = (&reason, self.names().get_mut(&name)) {
+                        let from = from.map_or_else(|| "the network".to_owned(), |from| from.to_string());
+                        watch.refusal = Some(format!("a record from {from} was not taken: {reason}"));
+                    }
                 }
                 Some(Event::PeerConnected { .. }) => {
                     // Whoever comes may have what was missing.
@@ -385,6 +405,8 @@ impl Follower {
                     refused: closed.contains(&name.to_string()),
                     moved: watch.moved,
                     link: None,
+                    last: watch.last,
+                    refusal: watch.refusal.clone(),
                     error: watch.error.clone(),
                 }
             })
@@ -399,7 +421,7 @@ impl Follower {
         let known = self.record(&name);
         let mut names = self.names();
         let Some(watch) = names.get_mut(&name) else { return };
-        watch.last = Some((via, Instant::now()));
+        watch.last = Some((via, heard.from, Instant::now()));
         if watch.unfit.is_some() && watch.unfit == heard.record.cid() {
             return;
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sampan_storage::Lens;
 
+use super::window::Window;
 use crate::content::Pointer;
 use crate::pattern::Pattern;
 
@@ -19,6 +20,12 @@ pub(crate) struct Following {
     pub(crate) repositories: Vec<Pattern>,
     /// Stands before the publisher's names here.
     pub(crate) prefix: Option<String>,
+    /// Repositories whose blobs are kept as a mirror keeps them, whatever the policy says of the others.
+    pub(crate) pinned: Vec<Pattern>,
+    /// Bytes of this name's blobs that lie here at most.
+    pub(crate) quota: Option<u64>,
+    /// When a mirror fetches; without it always.
+    pub(crate) window: Option<Window>,
     /// Bytes that a mirror fetches in a second at most.
     pub(crate) rate: Option<u64>,
     /// How long after the end of its last record it is still shown; without it for ever.
@@ -51,6 +58,9 @@ impl Following {
             policy: Policy::Cache,
             repositories: Vec::new(),
             prefix: None,
+            pinned: Vec::new(),
+            quota: None,
+            window: None,
             rate: None,
             max_stale: None,
         }
@@ -63,6 +73,22 @@ impl Following {
     /// Whether a repository is shown, by its publisher's name.
     pub(crate) fn shows(&self, repository: &str) -> bool {
         self.repositories.is_empty() || self.repositories.iter().any(|pattern| pattern.matches(repository))
+    }
+
+    /// Whether all blobs of a repository come here before anyone asks, and stay.
+    pub(crate) fn keeps(&self, repository: &str) -> bool {
+        let pinned = || self.pinned.iter().any(|pattern| pattern.matches(repository));
+        self.shows(repository) && (self.policy == Policy::Mirror || pinned())
+    }
+
+    /// Whether that may be so of some repository.
+    pub(crate) fn is_mirror(&self) -> bool {
+        self.policy == Policy::Mirror || !self.pinned.is_empty()
+    }
+
+    /// Whether it is so of all that its publisher has.
+    pub(crate) fn keeps_all(&self) -> bool {
+        self.policy == Policy::Mirror && self.repositories.is_empty()
     }
 
     pub(crate) fn lens(&self) -> Lens {

@@ -1,4 +1,4 @@
-//! Mirrors: all blobs of a followed tree come here before anyone asks. What changed from one root to the next is
+//! Mirrors: all blobs of a followed tree, or of its repositories that are pinned, come here before anyone asks. What changed from one root to the next is
 //! fetched, a few blobs at a time; a root that was begun is finished before the next is looked at.
 
 use std::collections::{HashMap, HashSet};
@@ -16,6 +16,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::following::{Following, Policy};
+use super::gate::{Closed, Gate, shut};
+use super::ledger::kept_bytes;
 use super::{EAGER, Fetcher, Follower, blocking};
 use crate::content::Pointer;
 use crate::registry::{Origin, RemoteBlob};
@@ -31,6 +33,9 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Without an event, what is mirrored is compared with what there is this often.
 const REGULARLY: Duration = Duration::from_mins(5);
 
+/// Of what nobody gave so many are named.
+const MAX_LACKS: usize = 8;
+
 /// Between two words about how far it is.
 const TELL: Duration = Duration::from_secs(1);
 
@@ -43,9 +48,38 @@ pub(crate) struct Mirrored {
     /// Of these, what came from peers, and its bytes.
     pub(crate) fetched: u64,
     pub(crate) bytes: u64,
-    /// What nobody gave.
+    /// What nobody gave, and the first of it by digest.
     pub(crate) missing: u64,
+    #[serde(default)]
+    pub(crate) lacks: Vec<String>,
     pub(crate) finished: bool,
+    /// Bytes that are kept, where there is a quota.
+    #[serde(default)]
+    pub(crate) kept: Option<u64>,
+    /// Why it does not go on: it waits for its window, or its quota has no room.
+    #[serde(default)]
+    pub(crate) stopped: Option<String>,
+    /// It is the quota.
+    #[serde(default)]
+    pub(crate) full: bool,
+}
+
+/// How a pass has ended.
+enum Ended {
+    /// All of it is here.
+    Whole,
+    Missing,
+    Closed(Closed),
+}
+
+/// What became of one blob.
+enum Brought {
+    Here,
+    /// So many bytes came.
+    Came(u64),
+    Missing(Digest),
+    /// The gate is closed.
+    Refused,
 }
 
 /// Clones share what they know.
@@ -85,16 +119,25 @@ impl Mirrors {
         loop {
             news.mark_unchanged();
             let goals = self.goals();
-            self.lock()
-                .retain(|tree, progress| !progress.finished || goals.iter().any(|goal| goal.tree == *tree));
+            // Those that somebody brings once are none of the goals.
+            self.lock().retain(|tree, progress| {
+                let ended = progress.finished || progress.stopped.is_some();
+                !ended || goals.iter().any(|goal| goal.tree == *tree)
+            });
             let now = Instant::now();
             for goal in goals {
                 let waits = again.get(&goal.tree).is_some_and(|(root, at)| *root == goal.root && *at > now);
                 let is_done = done.get(&goal.tree) == Some(&goal.root);
-                if is_done || waits || running.contains(&goal.tree) || passes.len() >= MIRRORS {
+                if is_done || waits || running.contains(&goal.turn()) || passes.len() >= MIRRORS {
                     continue;
                 }
-                running.insert(goal.tree.clone());
+                let window = goal.following.window;
+                if let Some(closed) = window.and_then(|window| shut(self.follower.node.wall(), window)) {
+                    self.begin(&goal, None, Some(&closed));
+                    again.insert(goal.tree, (goal.root, now + closed.wait()));
+                    continue;
+                }
+                running.insert(goal.turn());
                 let (this, from) = (self.clone(), done.get(&goal.tree).copied());
                 passes.spawn(async move {
                     let whole = this.pass(&goal, from).await;
@@ -106,11 +149,14 @@ impl Mirrors {
                 () = stop.cancelled() => return,
                 Some(ended) = passes.join_next() => {
                     let Ok((goal, whole)) = ended else { continue };
-                    running.remove(&goal.tree);
+                    running.remove(&goal.turn());
                     again.remove(&goal.tree);
                     match whole {
-                        Ok(true) => { done.insert(goal.tree, goal.root); }
-                        Ok(false) => { again.insert(goal.tree, (goal.root, Instant::now() + RETRY)); }
+                        Ok(Ended::Whole) => { done.insert(goal.tree, goal.root); }
+                        Ok(Ended::Missing) => { again.insert(goal.tree, (goal.root, Instant::now() + RETRY)); }
+                        Ok(Ended::Closed(closed)) => {
+                            again.insert(goal.tree, (goal.root, Instant::now() + closed.wait()));
+                        }
                         Err(error) => {
                             tracing::warn!(name = goal.tree, error = format!("{error:#}"), "a mirror stopped; trying again");
                             again.insert(goal.tree, (goal.root, Instant::now() + RETRY));
@@ -151,7 +197,7 @@ impl Mirrors {
     fn goals(&self) -> Vec<Goal> {
         let state = self.store.state();
         let places = self.follower.places().into_iter();
-        let mirrored = places.filter(|(_, following)| following.policy == Policy::Mirror);
+        let mirrored = places.filter(|(_, following)| following.is_mirror());
         mirrored
             .filter_map(|(tree, following)| {
                 let root = state.follow(&tree)?.good.as_ref()?.root.0;
@@ -160,62 +206,117 @@ impl Mirrors {
             .collect()
     }
 
-    /// Fetches what this root has and `from` had not. Whether all of it is here then.
-    async fn pass(&self, goal: &Goal, from: Option<Cid>) -> anyhow::Result<bool> {
+    /// Mirrors that their quotas have stopped, and blobs that nobody gave them.
+    pub(crate) fn troubles(&self) -> (u64, u64) {
+        let all = self.lock();
+        let full = all.values().filter(|progress| progress.full).count() as u64;
+        (full, all.values().map(|progress| progress.missing).sum())
+    }
+
+    /// Fetches what this root has and `from` had not.
+    async fn pass(&self, goal: &Goal, from: Option<Cid>) -> anyhow::Result<Ended> {
         let Goal { tree, root, following } = goal;
-        self.lock().insert(tree.clone(), Mirrored { root: root.to_string(), ..Mirrored::default() });
+        let mut kept = 0;
+        if following.quota.is_some() {
+            // Several trees may share it: members, or what stands in the place of a domain.
+            let mut places = self.follower.places();
+            places.retain(|(_, other)| other.whom == following.whom);
+            let store = self.store.clone();
+            kept = blocking(move || kept_bytes(&store, &places)).await??;
+        }
+        let gate = Arc::new(Gate::new(self.follower.node.wall().clone(), following, kept));
+        self.begin(goal, gate.kept(), None);
         let (sender, found) = mpsc::channel(FOUND);
-        let (store, shows) = (self.store.clone(), following.clone());
+        let (store, keeps) = (self.store.clone(), following.clone());
         let root = *root;
-        let walk = tokio::task::spawn_blocking(move || walk(&store, from, root, &shows, &sender));
+        let walk = tokio::task::spawn_blocking(move || walk(&store, from, root, &keeps, &sender));
         let mut pace = Pace::new(following.rate);
-        let found = stream::unfold(found, |mut found| async move { Some((found.recv().await?, found)) });
+        let found = stream::unfold((found, Arc::clone(&gate)), |(mut found, gate)| async move {
+            // What is on its way is finished; nothing more is begun.
+            let next = if gate.closed().is_none() { found.recv().await } else { None };
+            Some((next?, (found, gate)))
+        });
         let mut fetches =
-            std::pin::pin!(found.map(|digest| self.bring(goal, digest)).buffer_unordered(FETCHES));
+            std::pin::pin!(found.map(|digest| self.bring(goal, digest, &gate)).buffer_unordered(FETCHES));
         while let Some(brought) = fetches.next().await {
-            let bytes = self.count(tree, brought);
+            let bytes = self.count(tree, &brought, gate.kept());
             pace.wait(bytes).await;
         }
         walk.await??;
+        let closed = gate.closed();
         let mut progress = self.lock();
-        let Some(progress) = progress.get_mut(tree) else { return Ok(false) };
-        progress.finished = progress.missing == 0;
+        let Some(progress) = progress.get_mut(tree) else { return Ok(Ended::Missing) };
+        progress.finished = progress.missing == 0 && closed.is_none();
+        progress.full = matches!(closed, Some(Closed::Quota { .. }));
+        progress.stopped = closed.as_ref().map(|closed| closed.why().to_owned());
         let Mirrored { fetched, bytes, missing, finished, .. } = *progress;
         if fetched > 0 || missing > 0 {
             tracing::info!(name = tree, %root, fetched, bytes, missing, "mirrored");
         }
-        Ok(finished)
+        Ok(match closed {
+            Some(closed) => {
+                tracing::info!(name = tree, why = closed.why(), "a mirror does not go on");
+                Ended::Closed(closed)
+            }
+            None if finished => Ended::Whole,
+            None => Ended::Missing,
+        })
     }
 
-    /// Bytes that came, none where it was here, or nothing where nobody has it.
-    async fn bring(&self, goal: &Goal, digest: Digest) -> Option<u64> {
+    /// Says how far it is from here on. Why it did not go on before stays said until that is over.
+    fn begin(&self, goal: &Goal, kept: Option<u64>, closed: Option<&Closed>) {
+        let mut all = self.lock();
+        let before = all.remove(&goal.tree).unwrap_or_default();
+        let stopped = closed.map(|closed| closed.why().to_owned()).or_else(|| before.stopped.clone());
+        let full = before.full && closed.is_none();
+        let root = goal.root.to_string();
+        // What waits has come as far as it had.
+        let counts = if before.root == root && closed.is_some() { before } else { Mirrored::default() };
+        all.insert(goal.tree.clone(), Mirrored { root, kept, stopped, full, finished: false, ..counts });
+    }
+
+    async fn bring(&self, goal: &Goal, digest: Digest, gate: &Gate) -> Brought {
         let (store, tree) = (self.store.clone(), goal.tree.clone());
         match blocking(move || wanted(&store, &tree, digest)).await.and_then(|wanted| wanted) {
-            Ok(None) => Some(0),
+            Ok(None) => Brought::Here,
+            Ok(Some(want)) if !gate.enter(want.size) => Brought::Refused,
             Ok(Some(want)) => {
                 let size = want.size;
-                self.fetcher.fetch(want).await.ok().map(|_| size)
+                if self.fetcher.fetch(want).await.is_ok() {
+                    Brought::Came(size)
+                } else {
+                    gate.leave(size);
+                    Brought::Missing(digest)
+                }
             }
             Err(error) => {
                 tracing::debug!(%digest, error = format!("{error:#}"), "a blob of a mirror cannot be looked for");
-                None
+                Brought::Missing(digest)
             }
         }
     }
 
-    fn count(&self, tree: &str, brought: Option<u64>) -> u64 {
+    /// Bytes that came.
+    fn count(&self, tree: &str, brought: &Brought, kept: Option<u64>) -> u64 {
         let mut all = self.lock();
         let Some(progress) = all.get_mut(tree) else { return 0 };
         progress.links += 1;
+        progress.kept = kept;
         match brought {
-            Some(0) => {}
-            Some(bytes) => {
+            Brought::Here | Brought::Refused => {}
+            Brought::Came(bytes) => {
                 progress.fetched += 1;
                 progress.bytes += bytes;
+                return *bytes;
             }
-            None => progress.missing += 1,
+            Brought::Missing(digest) => {
+                progress.missing += 1;
+                if progress.lacks.len() < MAX_LACKS {
+                    progress.lacks.push(digest.to_string());
+                }
+            }
         }
-        brought.unwrap_or_default()
+        0
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Mirrored>> {
@@ -223,7 +324,27 @@ impl Mirrors {
     }
 }
 
-/// Gives the digests that repositories of `root` link and those of `from` did not, until nobody takes them. One that
+impl Goal {
+    /// Of those that have the same one passes come one after the other: trees that share a quota count together.
+    fn turn(&self) -> String {
+        match self.following.quota {
+            Some(_) => self.following.whom.to_string(),
+            None => self.tree.clone(),
+        }
+    }
+}
+
+impl Closed {
+    /// After which it is tried again with the same root.
+    fn wait(&self) -> Duration {
+        match self {
+            Self::Window { wait, .. } => *wait,
+            Self::Quota { .. } => REGULARLY,
+        }
+    }
+}
+
+/// Gives the digests that repositories of `root` that are kept link and those of `from` did not, until nobody takes them. One that
 /// several link comes for each.
 fn walk(
     store: &Store,
@@ -236,7 +357,7 @@ fn walk(
     let mut see = |difference: sampan_storage::tree::Difference| {
         let (Some(_), Some(item)) = (&difference.new, layout::parse(&difference.path)) else { return };
         let (Item::Layer(repository, digest) | Item::Revision(repository, digest)) = item else { return };
-        if following.shows(repository.as_str()) {
+        if following.keeps(repository.as_str()) {
             // Nobody takes it where the pass has ended.
             let _ = found.blocking_send(digest);
         }
@@ -252,6 +373,8 @@ fn walk(
 
 /// What is to be fetched of this digest; nothing where it is here, or small enough to have come with its directory.
 fn wanted(store: &Store, tree: &str, digest: Digest) -> anyhow::Result<Option<RemoteBlob>> {
+    // One that is leaving the cache just now has left it after this. Nobody asks for it, so that it is no use.
+    store.pin(vec![digest]).release();
     if store.blob(&digest)?.is_some() {
         return Ok(None);
     }

@@ -2,13 +2,17 @@
 //! that only a followed name has are fetched when someone asks for them.
 
 mod adopt;
+mod arrivals;
+mod cache;
 mod catalogue;
 mod domains;
 mod fetch;
 mod follow;
 mod following;
 mod found;
+mod gate;
 mod heal;
+mod ledger;
 pub(crate) mod listing;
 mod members;
 mod mirror;
@@ -22,8 +26,10 @@ mod routed;
 mod seek;
 mod take;
 mod walks;
+mod window;
 mod writer;
 
+pub(crate) use cache::{Cache, CacheLimits, Cached, Usage};
 pub(crate) use catalogue::StoreCatalogue;
 pub(crate) use fetch::Fetcher;
 pub(crate) use follow::{Followed, Follower};

@@ -4,15 +4,16 @@
 //! pushed or fetched again. The newest few of those are kept for whoever wants to look.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
 
 use crate::dag::file::FileRoot;
 use crate::digest::{Algorithm, Digest};
@@ -27,6 +28,9 @@ const QUARANTINED: usize = 16;
 const QUARANTINED_BYTES: u64 = 256 * 1024 * 1024;
 /// Blobs that came in last: those whom parallel uploads of the same bytes meet.
 const LATELY: usize = 64;
+/// A use is noted no more often: a flash disk wears by writes, and which of two blobs was asked for a few minutes
+/// earlier does not matter.
+const NOTED_EVERY: Duration = Duration::from_hours(1);
 
 /// A whole blob on this disk.
 #[derive(Clone, Debug)]
@@ -49,6 +53,23 @@ impl BlobFile {
     /// When it was pushed or fetched last.
     pub fn modified(&self) -> Result<SystemTime, StoreError> {
         Ok(self.file.metadata()?.modified()?)
+    }
+
+    /// Notes that somebody asked for it, in the file's access time. Nothing else sets that: files are opened so that
+    /// reading leaves it alone, because a scrub reads everything. A time that is later already stays.
+    pub fn note_use(&self) {
+        // Where it cannot be noted the blob is read all the same.
+        if let Err(error) = self.set_used(SystemTime::now()) {
+            tracing::debug!(digest = %self.digest, %error, "the use of a blob could not be noted");
+        }
+    }
+
+    fn set_used(&self, now: SystemTime) -> io::Result<()> {
+        let noted = self.file.metadata()?.accessed()?;
+        if now.duration_since(noted).is_ok_and(|ago| ago >= NOTED_EVERY) {
+            self.file.set_times(FileTimes::new().set_accessed(now))?;
+        }
+        Ok(())
     }
 
     /// All of it, if it is no longer than `limit` bytes.
@@ -120,7 +141,7 @@ impl Blobs {
     }
 
     pub(crate) fn open_blob(&self, digest: &Digest) -> io::Result<Option<BlobFile>> {
-        match File::open(self.path(digest)) {
+        match open_quietly(&self.path(digest)) {
             Ok(file) => {
                 let size = file.metadata()?.len();
                 Ok(Some(BlobFile { digest: *digest, size, file: Arc::new(file) }))
@@ -212,6 +233,16 @@ impl Blobs {
     }
 }
 
+/// Reading it does not change its access time, which says when somebody asked for it.
+fn open_quietly(path: &Path) -> io::Result<File> {
+    let quiet = OpenOptions::new().read(true).custom_flags(OFlags::NOATIME.bits().cast_signed()).open(path);
+    match quiet {
+        // Another user's file: a data directory that was copied by root.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path),
+        opened => opened,
+    }
+}
+
 /// Whether the open file is still the one with this name.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let open = file.metadata()?;
@@ -255,6 +286,35 @@ mod tests {
         // Whoever finds the old file bad only now does not take the new one away.
         assert!(!blobs.quarantine(&bad).unwrap());
         assert!(blobs.open_blob(&digest).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_use_is_noted_now_and_then_and_reading_notes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = open(dir.path());
+        let digest = Digest::of(Algorithm::Sha256, b"good");
+        put(&blobs, dir.path(), &digest, b"good");
+        let path = blobs.path(&digest);
+        let used = || fs::metadata(&path).unwrap().accessed().unwrap();
+        let set = |time: SystemTime| {
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_times(FileTimes::new().set_accessed(time)).unwrap();
+        };
+        let now = SystemTime::now();
+        let (old, lately, ahead) = (now - NOTED_EVERY * 30, now - NOTED_EVERY / 2, now + NOTED_EVERY);
+        set(old);
+        let blob = blobs.open_blob(&digest).unwrap().unwrap();
+        let modified = blob.modified().unwrap();
+        blob.read_all(9).unwrap();
+        assert_eq!(used(), old);
+        blob.note_use();
+        assert!(used() >= now);
+        assert_eq!(blob.modified().unwrap(), modified, "a use is no push");
+        for time in [lately, ahead] {
+            set(time);
+            blob.note_use();
+            assert_eq!(used(), time);
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! A blob that is being fetched: a sparse file, which of its bytes are here, and the digest so far.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use cid::Cid;
@@ -123,6 +124,8 @@ impl Partial {
         // A followed tree names it already, or the push that wants it has pinned it; this one orders the removal of an
         // old file before the new one.
         let _pin = self.inner.pins.pin(vec![self.digest]);
+        // It came now, however long it took.
+        self.file.set_times(FileTimes::new().set_accessed(SystemTime::now()))?;
         self.file.sync_data()?;
         self.inner.packs.sync()?;
         self.inner.blobs.adopt(&self.path, &self.digest)?;

@@ -23,6 +23,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{OpenError, StoreError};
 use crate::files::{make_directory, write_whole};
 use crate::fold::{self, Signal};
+use crate::holdings::{self, Holding, Roots};
 use crate::index::{Index, Row, TreeKey};
 use crate::inner::{self, Inner, View};
 use crate::journal::{Entry, Follow, Journal, State};
@@ -405,6 +406,33 @@ impl Store {
         visit: &mut dyn FnMut(Option<Swept>) -> bool,
     ) -> Result<(), StoreError> {
         sweep::sweep(&self.inner, options, visit)
+    }
+
+    /// The roots that are read now.
+    pub fn roots_now(&self) -> Roots {
+        Roots::now(&self.inner)
+    }
+
+    /// Shows every blob that is here, with what of these roots names it, until `visit` says `false`.
+    pub fn holdings(&self, roots: &Roots, visit: &mut dyn FnMut(Holding) -> bool) -> Result<(), StoreError> {
+        holdings::holdings(&self.inner, roots, visit)
+    }
+
+    /// Removes those of the blobs that only followed trees name, and that nobody has pinned or touched at `since` or
+    /// later: they can be fetched again. Returns what went; `None` where followed names no longer have these roots, so
+    /// that the choice may be wrong. When all is done, [`Self::forget_evicted`] cleans up.
+    pub fn evict(
+        &self,
+        digests: &[Digest],
+        since: Instant,
+        roots: &Roots,
+    ) -> Result<Option<Vec<Swept>>, StoreError> {
+        sweep::evict(&self.inner, digests, since, roots)
+    }
+
+    /// Drops the rows that say where leaves of evicted blobs lay. Walks the index.
+    pub fn forget_evicted(&self) -> Result<(), StoreError> {
+        sweep::forget_rows(&self.inner)
     }
 
     /// Keeps the record that is about to be published.

@@ -1,4 +1,5 @@
-//! The sweep: blob files that no tree names and no pin holds go from the disk.
+//! The sweep: blob files that no tree names and no pin holds go from the disk. And eviction: such that only followed
+//! trees name, when somebody says which.
 //!
 //! One fan-out directory at a time, so that memory stays small however many blobs there are. The order of a removal is
 //! tree, file, rows: what a crash leaves between them is found by the next sweep.
@@ -15,8 +16,10 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::StoreError;
 use crate::fail;
 use crate::files::sync_directory;
+use crate::holdings::Roots;
 use crate::inner::{Inner, View};
 use crate::layout;
+use crate::overlay::Known;
 use crate::survey::Survey;
 use crate::tree;
 
@@ -88,16 +91,9 @@ fn sweep_directory(
             if is_named(inner, digest)? {
                 continue;
             }
-            let path = inner.blobs.path(digest);
-            let size = match fs::metadata(&path) {
-                Ok(metadata) => metadata.len(),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let Some(size) = size(inner, digest)? else { continue };
             if !options.dry_run {
-                fail::point("sweep.unlink.before");
-                fs::remove_file(&path)?;
-                fail::point("sweep.unlink.after");
+                unlink(inner, digest)?;
                 removed = true;
             }
             visit(Some(Swept { digest: *digest, size }));
@@ -109,6 +105,51 @@ fn sweep_directory(
     Ok(removed)
 }
 
+/// Removes blobs that followed trees name and that can come from peers again. Those stay that are pinned, that were
+/// touched at `since` or later, that my tree names, or that a pin holds. `roots` is what the choice went by: where
+/// followed names have other roots by now nothing goes, and the answer is `None`.
+pub(crate) fn evict(
+    inner: &Inner,
+    digests: &[Digest],
+    since: Instant,
+    roots: &Roots,
+) -> Result<Option<Vec<Swept>>, StoreError> {
+    let mut gone = Vec::new();
+    for batch in digests.chunks(BATCH) {
+        let claim = inner.pins.claim(batch, since);
+        // A root that comes later than this look is met by whoever brings its blobs, who pins before looking.
+        if !roots.are_current(inner) {
+            return Ok(None);
+        }
+        for digest in claim.digests() {
+            if is_mine(inner, digest)? {
+                continue;
+            }
+            let Some(size) = size(inner, digest)? else { continue };
+            unlink(inner, digest)?;
+            gone.push(Swept { digest: *digest, size });
+        }
+    }
+    // No directory is synced: what a crash brings back is a blob like any other.
+    Ok(Some(gone))
+}
+
+/// Length of the file, if it is there.
+fn size(inner: &Inner, digest: &Digest) -> io::Result<Option<u64>> {
+    match fs::metadata(inner.blobs.path(digest)) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn unlink(inner: &Inner, digest: &Digest) -> io::Result<()> {
+    fail::point("sweep.unlink.before");
+    fs::remove_file(inner.blobs.path(digest))?;
+    fail::point("sweep.unlink.after");
+    Ok(())
+}
+
 /// My root, and those of the names that I follow.
 fn roots(view: &View) -> Vec<Cid> {
     let followed = view.state.follows.iter().filter_map(|follow| follow.good.as_ref());
@@ -117,11 +158,11 @@ fn roots(view: &View) -> Vec<Cid> {
 
 fn is_named(inner: &Inner, digest: &Digest) -> Result<bool, StoreError> {
     let path = layout::blob(digest);
-    let (known, roots) = {
+    let roots = {
         let view = inner.view.read().unwrap_or_else(PoisonError::into_inner);
-        (view.overlay.lookup(&path), roots(&view))
+        roots(&view)
     };
-    if matches!(known, crate::overlay::Known::Put(_)) || inner.kept.holds(digest) {
+    if is_mine(inner, digest)? {
         return Ok(true);
     }
     for root in roots {
@@ -132,8 +173,20 @@ fn is_named(inner: &Inner, digest: &Digest) -> Result<bool, StoreError> {
     Ok(false)
 }
 
+/// Whether my tree names the blob, or a pin holds it.
+fn is_mine(inner: &Inner, digest: &Digest) -> Result<bool, StoreError> {
+    let path = layout::blob(digest);
+    let (known, base) = {
+        let view = inner.view.read().unwrap_or_else(PoisonError::into_inner);
+        (view.overlay.lookup(&path), view.base)
+    };
+    let put = matches!(known, Known::Put(_)) || inner.kept.holds(digest);
+    // What is taken out and not folded yet is still in the root.
+    Ok(put || tree::lookup(inner, &base, &path)?.is_some())
+}
+
 /// Rows of leaves whose blob is gone. A row that is left by a crash leads to no file and is no answer.
-fn forget_rows(inner: &Inner) -> Result<(), StoreError> {
+pub(crate) fn forget_rows(inner: &Inner) -> Result<(), StoreError> {
     // One entry for each blob of several leaves.
     let mut here: HashMap<Digest, bool> = HashMap::new();
     inner.index.retain_blocks(&mut |holder| {

@@ -61,7 +61,14 @@ impl Medium {
 }
 
 async fn follows(server: &Server) -> Value {
-    server.home.json(&["follow", "ls", "--json"]).await
+    let mut follows = server.home.json(&["follow", "ls", "--json"]).await;
+    for follow in follows.as_array_mut().unwrap() {
+        // These say how long ago it was heard of.
+        for key in ["age", "describe", "notes"] {
+            follow.as_object_mut().unwrap().remove(key);
+        }
+    }
+    follows
 }
 
 fn text(value: &Value, key: &str) -> String {

@@ -22,6 +22,7 @@ mod fixtures;
 mod following;
 mod hardening;
 mod names;
+mod policies;
 mod push_pull;
 mod tidy;
 mod verify;

@@ -163,6 +163,7 @@ async fn with_passwords_alone_the_challenge_is_basic() {
     for ask in [
         Ask::Door,
         Ask::Catalog,
+        Ask::Status,
         Ask::Repository(&repository, Action::Pull),
         Ask::Repository(&repository, Action::Push),
     ] {
@@ -208,6 +209,10 @@ async fn where_anonymous_clients_may_pull_tokens_are_given() {
     // She may not, whatever the token.
     assert_eq!(setup.may(&alice, Ask::Repository(&public, Action::Push)), "no");
     assert!(challenge(&alice, Ask::Catalog).contains("scope=\"registry:catalog:*\""));
+    // She does not see everything, whatever the token; and nobody is nobody.
+    assert_eq!(setup.may(&alice, Ask::Status), "no");
+    let nobody = setup.with_token(None, "registry:catalog:*").await;
+    assert!(challenge(&nobody, Ask::Status).contains("scope=\"registry:catalog:*\""));
     assert_eq!(setup.may(&setup.with_token(Some("alice"), "registry:catalog:*").await, Ask::Catalog), "yes");
     assert!(!setup.auth.sees(&alice, &public) && setup.auth.sees(&alice.unlimited(), &public));
     // A password comes in as well.
@@ -259,7 +264,7 @@ async fn without_authentication_everyone_pulls_and_this_machine_pushes() {
     let (auth, a) = (Auth::open(false), name("a"));
     let place = Place::Elsewhere(Stranger::Proxied);
     let (here, there) = (Caller::anonymous(Place::Here), Caller::anonymous(place));
-    for ask in [Ask::Door, Ask::Catalog, Ask::Repository(&a, Action::Pull)] {
+    for ask in [Ask::Door, Ask::Catalog, Ask::Status, Ask::Repository(&a, Action::Pull)] {
         assert_eq!((auth.may(&here, ask), auth.may(&there, ask)), (Verdict::Allowed, Verdict::Allowed));
     }
     for action in [Action::Push, Action::Delete] {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::auth::tests::{USERS, htpasswd};
+use crate::auth::tests::{Signer, USERS, htpasswd, token};
 use crate::auth::{Lane, Rules};
 
 /// `alice` is the team's writer and `bob` keeps the registry; `carol` reads, and `dave` may do what everyone may.
@@ -98,6 +98,7 @@ async fn each_caller_gets_from_each_route_what_the_rules_give() {
     let rows: Vec<(&str, String, [u16; 6])> = vec![
         ("GET", format!("/v2/public/image/blobs/{public}"), [200, 401, 200, 200, 200, 200]),
         ("GET", "/v2/public/image/tags/list".to_owned(), [200, 401, 200, 200, 200, 200]),
+        ("GET", "/api/status".to_owned(), [401, 401, 403, 403, 403, 200]),
         ("GET", format!("/v2/team/image/blobs/{team}"), [401, 401, 403, 200, 200, 200]),
         ("HEAD", format!("/v2/team/image/blobs/{team}"), [401, 401, 403, 200, 200, 200]),
         ("GET", "/v2/team/image/manifests/v1".to_owned(), [401, 401, 403, 200, 200, 200]),
@@ -126,6 +127,24 @@ async fn each_caller_gets_from_each_route_what_the_rules_give() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[actix_web::test]
+async fn with_an_issuer_the_status_is_for_tokens_for_the_catalog() {
+    let signer = Signer::new();
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("jwks");
+    fs::write(&keys, signer.jwks()).unwrap();
+    let store = Store::open(&dir.path().join("data")).unwrap();
+    let access = Access { auth: Auth::start(&token(&keys)).unwrap(), loopback: true };
+    let server = Server::over(dir, store, Arc::new(Nowhere), Policy::default(), access);
+    let ask = async |access: Value| {
+        let request = server.request("GET", "/api/status").bearer_auth(signer.sign(&access));
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask(json!([{"type": "registry", "name": "catalog", "actions": ["*"]}])).await, 200);
+    assert_eq!(ask(json!([{"type": "repository", "name": "a", "actions": ["pull"]}])).await, 401);
+    assert_eq!(server.get("/api/status").await.status().as_u16(), 401);
 }
 
 #[actix_web::test]

@@ -146,6 +146,7 @@ fn state(store: &Store, origin: Arc<dyn Origin>, policy: Policy, access: Access)
         registry: Registry::new(store.clone(), origin, policy),
         access,
         health: Health::new(store.clone(), policy.read_only),
+        status: super::Status::new(|| Box::pin(async { json!({"name": "k51"}) })),
         gateway: None,
         metrics: Arc::new(Metrics::new()),
         urls: super::Urls::default(),
