@@ -318,12 +318,15 @@ fn describe(followed: Followed, mirror: Option<Mirrored>) -> FollowStatus {
 }
 
 fn describe_mirror(mirror: &Mirrored) -> String {
-    let Mirrored { fetched, bytes, missing, finished, .. } = mirror;
+    let Mirrored { fetched, bytes, missing, finished, error, .. } = mirror;
     let came = format!("{fetched} blobs of {bytes} bytes came");
     match (finished, missing) {
         (true, _) => format!("mirrored, {came}"),
         (false, 0) => format!("mirroring, {came}"),
-        (false, _) => format!("mirroring, {came}, {missing} are with nobody who is connected"),
+        (false, _) => {
+            let why = error.as_deref().map(|why| format!(", the last of them {why}")).unwrap_or_default();
+            format!("mirroring, {came}, {missing} are missing{why}")
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use sampan_storage::{BlobFile, Digest, Entry, RepositoryName, Store, StoreError, Tree, layout};
 
-use super::{BlobStream, OriginError, Registry, RegistryError, RemoteBlob, is_missing};
+use super::{BlobStream, OriginError, Registry, RegistryError, RemoteBlob, is_malformed, is_missing};
 
 /// A blob of a followed tree up to this size may be one block that is here although no file of it is; it is read
 /// whole. A leaf has at most 1 MiB.
@@ -61,7 +61,8 @@ impl Registry {
     ) -> Result<BlobStream, RegistryError> {
         let digest = want.digest;
         self.origin.open(want, range).await.map_err(|error| match error {
-            OriginError::Unavailable | OriginError::DigestMismatch => RegistryError::BlobUnavailable(digest),
+            OriginError::Unavailable => RegistryError::BlobUnavailable(digest),
+            OriginError::Wrong(_) => RegistryError::BlobWrong(digest),
             OriginError::Store(error) => error.into(),
         })
     }
@@ -73,7 +74,13 @@ fn find_visible(store: &Store, repository: &RepositoryName, digest: &Digest) -> 
         return Err(RegistryError::BlobUnknown(*digest));
     }
     let content = find_content(store, &trees, digest)?;
-    content.map(|content| content.blob).ok_or(RegistryError::BlobUnknown(*digest))
+    match content.map(|content| content.blob) {
+        Some(Blob::Remote(want)) if store.is_wrong(digest, &want.entry.cid) => {
+            Err(RegistryError::BlobWrong(*digest))
+        }
+        Some(blob) => Ok(blob),
+        None => Err(RegistryError::BlobUnknown(*digest)),
+    }
 }
 
 /// The bytes of a blob, and the entry by which a tree holds them.
@@ -142,15 +149,24 @@ pub(super) fn find_content(
         let mine = tree.name().is_none();
         return Ok(Some(Content { blob: Blob::File(file), entry: entry.clone(), mine }));
     }
-    let mut remote = None;
+    let mut remote: Option<Content> = None;
     for (tree, entry) in held {
+        // What is known to be wrong is named only where nobody has it right.
+        let is_better = remote.as_ref().is_none_or(|known| store.is_wrong(digest, &known.entry.cid));
         match (read_small(tree, &entry, digest), tree.name()) {
             (Ok((_, Some(bytes))), name) => {
                 return Ok(Some(Content { blob: Blob::Small(bytes), entry, mine: name.is_none() }));
             }
-            (Ok((size, None)), Some(name)) if remote.is_none() => {
+            (Ok((size, None)), Some(name)) if is_better => {
                 let want = RemoteBlob { tree: name.to_owned(), digest: *digest, entry: entry.clone(), size };
                 remote = Some(Content { blob: Blob::Remote(want), entry, mine: false });
+            }
+            // No file of any size: as one that is fetched and turns out wrong.
+            (Err(error), Some(name)) if is_malformed(&error) => {
+                store.note_wrong(digest, &entry.cid);
+                let want =
+                    RemoteBlob { tree: name.to_owned(), digest: *digest, entry: entry.clone(), size: 0 };
+                remote.get_or_insert(Content { blob: Blob::Remote(want), entry, mine: false });
             }
             // In my own tree without its file: the file failed a check, so that it is to be pushed again.
             (Ok((_, None)), _) => {}

@@ -7,7 +7,7 @@ use sampan_storage::{Digest, Reference, RepositoryName, Store, StoreError, Tree,
 
 use super::blobs::{Blob, find_content};
 use super::manifest::{MAX_MANIFEST, is_media_type, sniff};
-use super::{OriginError, Registry, RegistryError, RemoteBlob};
+use super::{OriginError, Registry, RegistryError, RemoteBlob, is_malformed, is_missing};
 
 /// A media type file of a tree; the type itself is shorter.
 const MAX_MEDIA_TYPE_FILE: u64 = 512;
@@ -82,9 +82,8 @@ impl Registry {
         match self.origin.fetch(want).await {
             Ok(file) => self.blocking(move |_| file.read_all(MAX_MANIFEST)).await,
             Err(OriginError::Store(error)) => Err(error.into()),
-            Err(OriginError::Unavailable | OriginError::DigestMismatch) => {
-                Err(RegistryError::ManifestUnavailable(digest))
-            }
+            Err(OriginError::Unavailable) => Err(RegistryError::ManifestUnavailable(digest)),
+            Err(OriginError::Wrong(_)) => Err(RegistryError::ManifestWrong(digest)),
         }
     }
 }
@@ -95,8 +94,16 @@ pub(super) fn read_tag(
     repository: &RepositoryName,
     tag: &sampan_storage::Tag,
 ) -> Result<Option<Digest>, StoreError> {
-    let link = tree.read(&layout::tag(repository, tag), layout::MAX_LINK)?;
-    Ok(link.and_then(|link| layout::parse_link(&link)))
+    let Some(entry) = tree.lookup(&layout::tag(repository, tag))? else { return Ok(None) };
+    // One that is too long for a link may not even be here.
+    if tree.size(&entry).is_ok_and(|size| size > layout::MAX_LINK) {
+        return Ok(None);
+    }
+    match tree.read_entry(&entry, layout::MAX_LINK) {
+        Ok(link) => Ok(layout::parse_link(&link)),
+        Err(error) if tree.name().is_some() && is_malformed(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn locate(
@@ -168,7 +175,11 @@ fn typed(
 }
 
 fn beside(tree: &Tree, repository: &RepositoryName, digest: &Digest) -> Result<Option<String>, StoreError> {
-    let file = tree.read(&layout::media_type(repository, digest), MAX_MEDIA_TYPE_FILE)?;
+    let file = match tree.read(&layout::media_type(repository, digest), MAX_MEDIA_TYPE_FILE) {
+        // Of a followed tree: larger than any media type, so that it did not come, or no file.
+        Err(error) if tree.name().is_some() && (is_malformed(&error) || is_missing(&error)) => None,
+        file => file?,
+    };
     let text = file.and_then(|file| String::from_utf8(file.into()).ok());
     Ok(text.map(|text| text.trim().to_owned()).filter(|text| is_media_type(text)))
 }

@@ -45,6 +45,9 @@ pub(crate) struct Mirrored {
     /// What nobody gave.
     pub(crate) missing: u64,
     pub(crate) finished: bool,
+    /// Why the last that is missing did not come.
+    #[serde(default)]
+    pub(crate) error: Option<String>,
 }
 
 /// Clones share what they know.
@@ -54,6 +57,29 @@ pub(crate) struct Mirrors {
     follower: Follower,
     fetcher: Fetcher,
     progress: Arc<Mutex<HashMap<String, Mirrored>>>,
+}
+
+/// What became of a blob that a root links.
+enum Brought {
+    /// It is here, or is small and came with its directory.
+    Here,
+    /// So many bytes came.
+    Came(u64),
+    /// Why it did not come.
+    Missing(String),
+    /// Another root was adopted meanwhile, and has it no more.
+    Left,
+}
+
+/// How a pass over a root ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passed {
+    Whole,
+    /// Something is missing; it is looked for again.
+    Lacking,
+    /// Another root has come, without what this one has: this one is not whole here, and will not be. What the next one
+    /// has is found by what was whole before.
+    Overtaken,
 }
 
 /// A tree that is mirrored, at a root.
@@ -108,8 +134,9 @@ impl Mirrors {
                     running.remove(&goal.tree);
                     again.remove(&goal.tree);
                     match whole {
-                        Ok(true) => { done.insert(goal.tree, goal.root); }
-                        Ok(false) => { again.insert(goal.tree, (goal.root, Instant::now() + RETRY)); }
+                        Ok(Passed::Whole) => { done.insert(goal.tree, goal.root); }
+                        Ok(Passed::Overtaken) => {}
+                        Ok(Passed::Lacking) => { again.insert(goal.tree, (goal.root, Instant::now() + RETRY)); }
                         Err(error) => {
                             tracing::warn!(name = goal.tree, error = format!("{error:#}"), "a mirror stopped; trying again");
                             again.insert(goal.tree, (goal.root, Instant::now() + RETRY));
@@ -159,8 +186,8 @@ impl Mirrors {
             .collect()
     }
 
-    /// Fetches what this root has and `from` had not. Whether all of it is here then.
-    async fn pass(&self, goal: &Goal, from: Option<Cid>) -> anyhow::Result<bool> {
+    /// Fetches what this root has and `from` had not.
+    async fn pass(&self, goal: &Goal, from: Option<Cid>) -> anyhow::Result<Passed> {
         let Goal { tree, root, following } = goal;
         self.lock().insert(tree.clone(), Mirrored { root: root.to_string(), ..Mirrored::default() });
         let (sender, found) = mpsc::channel(FOUND);
@@ -171,50 +198,65 @@ impl Mirrors {
         let found = stream::unfold(found, |mut found| async move { Some((found.recv().await?, found)) });
         let mut fetches =
             std::pin::pin!(found.map(|digest| self.bring(goal, digest)).buffer_unordered(FETCHES));
+        let mut overtaken = false;
         while let Some(brought) = fetches.next().await {
+            overtaken |= matches!(brought, Brought::Left);
             let bytes = self.count(tree, brought);
             pace.wait(bytes).await;
         }
         walk.await??;
         let mut progress = self.lock();
-        let Some(progress) = progress.get_mut(tree) else { return Ok(false) };
-        progress.finished = progress.missing == 0;
+        let Some(progress) = progress.get_mut(tree) else { return Ok(Passed::Lacking) };
+        progress.finished = progress.missing == 0 && !overtaken;
         let Mirrored { fetched, bytes, missing, finished, .. } = *progress;
         if fetched > 0 || missing > 0 {
             tracing::info!(name = tree, %root, fetched, bytes, missing, "mirrored");
         }
-        Ok(finished)
+        Ok(match () {
+            () if finished => Passed::Whole,
+            () if overtaken => Passed::Overtaken,
+            () => Passed::Lacking,
+        })
     }
 
-    /// Bytes that came, none where it was here, or nothing where nobody has it.
-    async fn bring(&self, goal: &Goal, digest: Digest) -> Option<u64> {
-        let (store, tree) = (self.store.clone(), goal.tree.clone());
-        match blocking(move || wanted(&store, &tree, digest)).await.and_then(|wanted| wanted) {
-            Ok(None) => Some(0),
-            Ok(Some(want)) => {
+    async fn bring(&self, goal: &Goal, digest: Digest) -> Brought {
+        let (store, goal) = (self.store.clone(), goal.clone());
+        let brought = match blocking(move || wanted(&store, &goal, digest)).await {
+            Ok(Ok(Wanted::Nothing)) => return Brought::Here,
+            Ok(Ok(Wanted::Left)) => return Brought::Left,
+            Ok(Ok(Wanted::Blob(want))) => {
                 let size = want.size;
-                self.fetcher.fetch(want).await.ok().map(|_| size)
+                self.fetcher.fetch(*want).await.map(|_| size).map_err(anyhow::Error::from)
             }
+            Ok(Err(error)) | Err(error) => Err(error),
+        };
+        match brought {
+            Ok(size) => Brought::Came(size),
             Err(error) => {
-                tracing::debug!(%digest, error = format!("{error:#}"), "a blob of a mirror cannot be looked for");
-                None
+                tracing::debug!(%digest, error = format!("{error:#}"), "a blob of a mirror does not come");
+                Brought::Missing(format!("{digest}: {error:#}"))
             }
         }
     }
 
-    fn count(&self, tree: &str, brought: Option<u64>) -> u64 {
+    /// Returns the bytes that came.
+    fn count(&self, tree: &str, brought: Brought) -> u64 {
         let mut all = self.lock();
         let Some(progress) = all.get_mut(tree) else { return 0 };
         progress.links += 1;
         match brought {
-            Some(0) => {}
-            Some(bytes) => {
+            Brought::Here | Brought::Left => 0,
+            Brought::Came(bytes) => {
                 progress.fetched += 1;
                 progress.bytes += bytes;
+                bytes
             }
-            None => progress.missing += 1,
+            Brought::Missing(why) => {
+                progress.missing += 1;
+                progress.error = Some(why);
+                0
+            }
         }
-        brought.unwrap_or_default()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Mirrored>> {
@@ -249,17 +291,28 @@ fn walk(
     }
 }
 
-/// What is to be fetched of this digest; nothing where it is here, or small enough to have come with its directory.
-fn wanted(store: &Store, tree: &str, digest: Digest) -> anyhow::Result<Option<RemoteBlob>> {
+enum Wanted {
+    Nothing,
+    Blob(Box<RemoteBlob>),
+    Left,
+}
+
+/// What is to be fetched of this digest: nothing where it is here, or small enough to have come with its directory.
+fn wanted(store: &Store, goal: &Goal, digest: Digest) -> anyhow::Result<Wanted> {
     if store.blob(&digest)?.is_some() {
-        return Ok(None);
+        return Ok(Wanted::Nothing);
     }
+    let Goal { tree, root, .. } = goal;
     let trees = store.trees();
-    let Some(followed) = trees.iter().find(|it: &&Tree| it.name() == Some(tree)) else { return Ok(None) };
-    // A newer root may not have it any more.
-    let Some(entry) = followed.lookup(&layout::blob(&digest))? else { return Ok(None) };
+    let followed = trees.iter().find(|it: &&Tree| it.name() == Some(tree));
+    let Some(followed) = followed else { return Ok(Wanted::Left) };
+    let Some(entry) = followed.lookup(&layout::blob(&digest))? else {
+        // A link without a blob; or it is a newer root that has it no more, and nobody would give it.
+        return Ok(if followed.root() == *root { Wanted::Nothing } else { Wanted::Left });
+    };
     let size = followed.size(&entry)?;
-    Ok((size > EAGER).then(|| RemoteBlob { tree: tree.to_owned(), digest, entry, size }))
+    let want = Box::new(RemoteBlob { tree: tree.clone(), digest, entry, size });
+    Ok(if size > EAGER { Wanted::Blob(want) } else { Wanted::Nothing })
 }
 
 /// Waits so that no more than a number of bytes comes in a second, over all.

@@ -173,7 +173,7 @@ pub(crate) fn run(
         }
         let mut soon = false;
         let mut commits = Vec::new();
-        let (mut folded, mut renew) = (false, false);
+        let (mut folded, mut renew, mut adopted) = (false, false, false);
         for ((request, entry), position) in batch.into_iter().zip(&entries).zip(first_position..) {
             let before = match &request.change {
                 Change::Adopt(adoption) => inner.good_root(&adoption.name),
@@ -185,7 +185,8 @@ pub(crate) fn run(
             match &request.change {
                 Change::Commit { soon: now, .. } => soon |= now,
                 Change::Adopt(adoption) => {
-                    if let Err(error) = inner.list_difference(&adoption.name, before, adoption.root) {
+                    adopted = true;
+                    if let Err(error) = inner.list_followed(&adoption.name, before, adoption.root) {
                         inner.index_failed(&error);
                     }
                 }
@@ -213,7 +214,8 @@ pub(crate) fn run(
         if let Err(error) = inner.index.set_applied(last) {
             inner.index_failed(&error);
         }
-        if !commits.is_empty() {
+        // Of a root that was left the directories are of no more use: who only follows has packs that grow, too.
+        if !commits.is_empty() || adopted {
             // A full queue holds a signal that is as good as this one.
             let _ = folder.try_send(Signal::Changed { soon });
         }

@@ -50,6 +50,7 @@ mod upload;
 pub mod verify;
 mod view;
 mod writeback;
+mod wrong;
 
 pub use blobs::{BlobFile, StoredBlob};
 pub use block::{Block, BlockError, Blocks, MemoryBlocks};

@@ -41,6 +41,7 @@ use crate::space::{Ballast, Reserve, Space};
 use crate::sweep::{self, Sweep, Swept};
 use crate::upload::{Upload, UploadId, Uploads};
 use crate::view::Tree;
+use crate::wrong::Wrong;
 
 /// Version of the data directory that this program writes and the newest that it reads.
 const FORMAT: u32 = 1;
@@ -128,6 +129,7 @@ impl Store {
             recent: Mutex::new(Recent::default()),
             pins,
             kept,
+            wrong: Wrong::default(),
             bases,
             adoptions: Arc::default(),
             order: RwLock::default(),
@@ -470,8 +472,9 @@ impl Store {
         answer.await.map_err(|_| StoreError::Closed)?.map(drop)
     }
 
-    /// Appends blocks of followed trees to the packs.
+    /// Appends blocks of followed trees to the packs. [`StoreError::Full`] where they would eat into the reserve.
     pub fn put_blocks(&self, blocks: &[Block]) -> Result<(), StoreError> {
+        Reserve::new(&self.dir).check()?;
         Ok(self.inner.packs.append(blocks)?)
     }
 
@@ -504,8 +507,20 @@ impl Store {
 
     /// Begins to fetch a blob. One caller at a time for each digest.
     pub fn begin_partial(&self, digest: &Digest, size: u64) -> Result<Partial, StoreError> {
-        Reserve::new(&self.dir).check()?;
-        Partial::create(&self.dir.join("partial"), Arc::clone(&self.inner), digest, size)
+        // A tree may say any size, and few blocks may be a file without end.
+        let reserve = Reserve::new(&self.dir);
+        reserve.check_for(size)?;
+        Partial::create(&self.dir.join("partial"), Arc::clone(&self.inner), reserve, digest, size)
+    }
+
+    /// Remembers for a while that this file is not what the digest stands for, or that it cannot be read.
+    pub fn note_wrong(&self, digest: &Digest, file: &Cid) {
+        self.inner.wrong.note(digest, file);
+    }
+
+    /// Whether it was found lately that this file is not what the digest stands for.
+    pub fn is_wrong(&self, digest: &Digest, file: &Cid) -> bool {
+        self.inner.wrong.has(digest, file)
     }
 
     /// Waits until everything that was committed before is folded into a root.
