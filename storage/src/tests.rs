@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use crate::block::{BlockError, Blocks};
+use bytes::Bytes;
+
+use crate::block::{Block, BlockError, Blocks, DAG_PB, RAW, cid_of};
+use crate::dag::directory;
+use crate::dag::pb::{Link, Node};
 use crate::tree::Diff;
 use crate::{
     Adoption, Algorithm, Commit, Digest, OpenError, RepositoryName, Store, StoreError, StoredBlob, Sweep,
@@ -383,4 +387,65 @@ fn a_closed_store_ends_its_threads_whoever_holds_a_clone() {
     store.close().unwrap();
     assert!(matches!(now(clone.commit(Commit::new())), Err(StoreError::Closed)));
     assert!(matches!(clone.fold_blocking(), Err(StoreError::Closed)));
+}
+
+/// A followed name at a root that names what is not here, beside a tree of my own.
+fn follows_a_hole(dir: &Path) -> (Store, Image) {
+    let store = Store::open(dir).unwrap();
+    let image = push(&store, "v1", 1, 1_500_000);
+    now(store.fold()).unwrap();
+    let link = |name: &str, cid| Link { cid, name: name.to_owned(), tsize: 1 };
+    let hole = cid_of(DAG_PB, b"nobody has it");
+    let mut node = Node::decode(&directory::empty_block()).unwrap();
+    node.links = vec![link("..", hole), link("docker", hole)];
+    let root = Block::new(DAG_PB, node.encode());
+    store.put_blocks(std::slice::from_ref(&root)).unwrap();
+    let record = Bytes::from_static(b"record");
+    let name = "k51hole".to_owned();
+    let adoption = Adoption { name, before: None, root: *root.cid(), sequence: 1, record };
+    now(store.adopt(adoption)).unwrap();
+    (store, image)
+}
+
+#[test]
+fn a_followed_tree_with_a_hole_keeps_packs_from_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, image) = follows_a_hole(dir.path());
+    assert!(store.compact().unwrap());
+    check(&store, "v1", &image);
+    let followed = store.state().follow("k51hole").unwrap().good.as_ref().unwrap().root.0;
+    assert!(store.get(&followed).unwrap().is_some());
+}
+
+#[test]
+fn a_followed_tree_with_a_hole_keeps_no_list_of_others_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, image) = follows_a_hole(dir.path());
+    check(&store, "v1", &image);
+    store.close().unwrap();
+    // At a start, and by the keeper while it runs.
+    std::fs::remove_dir_all(dir.path().join("db")).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    check(&store, "v1", &image);
+    store.inner().index.give_up(&StoreError::Closed);
+    while matches!(store.mine().tags(&repository(), None, 9), Err(StoreError::Rebuilding)) {
+        std::thread::yield_now();
+    }
+    check(&store, "v1", &image);
+}
+
+#[test]
+fn a_blob_that_would_fill_the_disk_is_not_begun_and_a_wrong_one_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let digest = Digest::of(Algorithm::Sha256, b"right");
+    assert!(matches!(store.begin_partial(&digest, u64::MAX), Err(StoreError::Full { .. })));
+    let cid = cid_of(RAW, b"wrong");
+    let mut partial = store.begin_partial(&digest, 5).unwrap();
+    let wrong = Bytes::from_static(b"wrong");
+    partial.write(0, &cid, &wrong, &wrong).unwrap();
+    assert!(!store.is_wrong(&digest, &cid));
+    assert!(matches!(partial.finish(&cid), Err(StoreError::DigestMismatch { .. })));
+    assert!(store.is_wrong(&digest, &cid));
+    assert!(store.blob(&digest).unwrap().is_none());
 }
