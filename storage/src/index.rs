@@ -347,6 +347,19 @@ impl Index {
         })
     }
 
+    /// Removes at most so many rows of a tree. Whether that was all of them.
+    pub(crate) fn drop_some(&self, tree: TreeKey, most: usize) -> Result<bool, StoreError> {
+        let mut rows = 0;
+        self.write(|db| {
+            for key in db.lists.scan_prefix(tree.0).keys().take(most) {
+                db.lists.remove(key?)?;
+                rows += 1;
+            }
+            Ok(())
+        })?;
+        Ok(rows < most)
+    }
+
     fn after_key(
         &self,
         start: Vec<u8>,

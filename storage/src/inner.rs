@@ -164,7 +164,7 @@ impl Inner {
         let _rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let listed = match entry {
             Entry::Commit(commit) => self.list_commit(commit),
-            Entry::Unfollow { name } => self.index.drop_tree(TreeKey::followed(name)),
+            // Rows of followed trees are written in the background: see [`crate::listings`].
             _ => Ok(()),
         };
         self.view.write().unwrap_or_else(PoisonError::into_inner).apply(position, entry);

@@ -33,6 +33,7 @@ mod inner;
 mod keeper;
 mod kept;
 mod lens;
+mod listings;
 mod overlay;
 mod pack;
 mod partial;

@@ -1,13 +1,18 @@
 //! The store as a whole: what is acknowledged is there, whatever is thrown away in between.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use cid::Cid;
 
-use crate::block::{Block, BlockError, Blocks, DAG_PB, RAW, cid_of};
+use crate::block::{Block, BlockError, Blocks, DAG_PB, MemoryBlocks, RAW, cid_of};
 use crate::dag::directory;
+use crate::dag::file::from_bytes;
 use crate::dag::pb::{Link, Node};
-use crate::tree::Diff;
+use crate::lens::Lens;
+use crate::tree::{Change, Diff, apply};
+use crate::view::Tree;
 use crate::{
     Adoption, Algorithm, Commit, Digest, OpenError, RepositoryName, Store, StoreError, StoredBlob, Sweep,
     Tag, layout,
@@ -448,4 +453,62 @@ fn a_blob_that_would_fill_the_disk_is_not_begun_and_a_wrong_one_is_known() {
     assert!(matches!(partial.finish(&cid), Err(StoreError::DigestMismatch { .. })));
     assert!(store.is_wrong(&digest, &cid));
     assert!(store.blob(&digest).unwrap().is_none());
+}
+
+/// A tree of so many tags, all of them here.
+fn many_tags(store: &Store, count: usize) -> Cid {
+    let blocks = MemoryBlocks::default();
+    blocks.put(&Block::new(DAG_PB, directory::empty_block()));
+    let digest = Digest::of(Algorithm::Sha256, b"manifest");
+    let (link, leaves) = from_bytes(&layout::link(&digest));
+    leaves.iter().for_each(|leaf| blocks.put(leaf));
+    let put = Change::Put { cid: link.cid, tsize: link.tsize };
+    let tag = |number: usize| layout::tag(&repository(), &format!("t{number:06}").parse().unwrap());
+    let changes = (0..count).map(|number| (tag(number), put)).collect();
+    let made = apply(&blocks, &directory::empty(), &changes).unwrap();
+    store.put_blocks(&made.blocks).unwrap();
+    store.put_blocks(&leaves).unwrap();
+    made.root
+}
+
+#[test]
+fn who_pushes_does_not_wait_for_the_lists_of_a_large_tree_and_a_crash_between_them_loses_no_row() {
+    const TAGS: usize = 5000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let root = many_tags(&store, TAGS);
+    store.sync_blocks().unwrap();
+    let listed = |store: &Store| {
+        let followed = Tree::followed(Arc::clone(store.inner()), "k51many", root, Lens::default());
+        followed.tags(&repository(), None, TAGS * 2).unwrap().len()
+    };
+    let copy = tempfile::tempdir().unwrap();
+    let record = Bytes::from_static(b"record");
+    let adoption = Adoption { name: "k51many".to_owned(), before: None, root, sequence: 1, record };
+    now(async {
+        let mut adopting = std::pin::pin!(store.adopt(adoption));
+        let mut commit = Commit::new();
+        commit.put_bytes("a".to_owned(), Bytes::from_static(b"pushed"));
+        tokio::select! {
+            biased;
+            _ = &mut adopting => panic!("the push came behind all rows"),
+            pushed = store.commit(commit) => pushed.unwrap(),
+        }
+        assert!(listed(&store) < TAGS);
+        copy_dir(dir.path(), copy.path());
+        adopting.await.unwrap();
+    });
+    assert_eq!(listed(&store), TAGS);
+    let crashed = Store::open(copy.path()).unwrap();
+    assert_eq!(listed(&crashed), TAGS);
+    assert!(crashed.mine().lookup("a").unwrap().is_some());
+
+    // What is followed no longer takes no room.
+    now(store.unfollow("k51many")).unwrap();
+    while listed(&store) > 0 {
+        std::thread::yield_now();
+    }
+    store.close().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(listed(&store), 0);
 }
