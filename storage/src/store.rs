@@ -461,6 +461,12 @@ impl Store {
         self.fold().await
     }
 
+    /// How many tags, manifests, referrers and repositories the lists of a followed name have; none while they are built
+    /// anew. May walk all of them.
+    pub fn listed(&self, name: &str) -> Result<usize, StoreError> {
+        self.inner.index.count(TreeKey::followed(name))
+    }
+
     /// Moves a followed name to a root whose directories are all here.
     pub async fn adopt(&self, adoption: Adoption) -> Result<(), StoreError> {
         self.request(Change::Adopt(adoption)).await
