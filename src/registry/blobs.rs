@@ -144,7 +144,7 @@ pub(super) fn find_content(
     }
     if let Some((tree, entry)) = held.first()
         && let Some(file) = store.blob(digest)?
-        && is_sound(store, tree, entry, &file)?
+        && is_sound(store, &held, digest, &file)?
     {
         let mine = tree.name().is_none();
         return Ok(Some(Content { blob: Blob::File(file), entry: entry.clone(), mine }));
@@ -179,15 +179,30 @@ pub(super) fn find_content(
     }
 }
 
-/// Whether the file is as long as the tree says. One that is not is hashed, because the tree may be wrong as well, and
-/// goes into quarantine if it is no longer what it was.
-fn is_sound(store: &Store, tree: &Tree, entry: &Entry, file: &BlobFile) -> Result<bool, StoreError> {
-    match tree.size(entry) {
-        Ok(size) if size == file.size => Ok(true),
-        Ok(_) => store.examine(file),
-        // Its length is not known at once.
-        Err(_) => Ok(true),
+/// Whether the file is as long as a tree says. One that is not is hashed, because trees may be wrong as well, and goes into
+/// quarantine if it is no longer what it was. Of a tree that was wrong this is known then, and it has nothing hashed again.
+fn is_sound(
+    store: &Store,
+    held: &[(&Tree, Entry)],
+    digest: &Digest,
+    file: &BlobFile,
+) -> Result<bool, StoreError> {
+    let mut differing = Vec::new();
+    for (tree, entry) in held {
+        match tree.size(entry) {
+            Ok(size) if size != file.size => differing.push((tree, entry)),
+            // Or its length is not known at once.
+            _ => return Ok(true),
+        }
     }
+    if differing.iter().all(|(_, entry)| store.is_wrong(digest, &entry.cid)) {
+        return Ok(true);
+    }
+    let sound = store.examine(file)?;
+    for (_, entry) in differing.iter().filter(|(tree, _)| sound && tree.name().is_some()) {
+        store.note_wrong(digest, &entry.cid);
+    }
+    Ok(sound)
 }
 
 /// Size of the entry, and its bytes where they are small, here and right.

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::blobs::StoredBlob;
 use crate::block::{Block, RAW};
+use crate::compact::came_whole;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::fail;
@@ -200,7 +201,14 @@ pub(crate) fn run(
             }
             match &request.change {
                 Change::Commit { soon: now, .. } => soon |= now,
-                Change::Adopt(_) => adopted = true,
+                Change::Adopt(_) => {
+                    adopted = true;
+                    if before.is_none()
+                        && let Err(error) = came_whole(inner)
+                    {
+                        inner.index_failed(&error);
+                    }
+                }
                 Change::Restore { root, .. } => {
                     if let Err(error) = inner.list_mine(*root) {
                         inner.index_failed(&error);

