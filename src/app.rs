@@ -25,7 +25,7 @@ use crate::registry::{Policy, Registry};
 use crate::routers::Routers;
 use crate::sync::{
     Fetcher, Follower, Healer, Kept, MembersName, Mirrors, Publisher, Reclaimer, Redirects, StoreCatalogue,
-    StoreRecords, Writer, ask_routers, publish,
+    StoreRecords, Whom, Writer, ask_routers, publish,
 };
 use crate::upkeep::{Collector, Totals, Verifier, purge_uploads, scrub, watch_clock};
 
@@ -151,6 +151,7 @@ impl App {
             redirects.clone(),
             for_members.clone(),
         ));
+        let together = config.follow.iter().any(|following| following.whom == Whom::Members);
         let domains = Domains::new(Arc::new(Dns::new(&config.dns)?));
         let routers = (!config.routers.is_empty()).then(|| Routers::new(&config.routers)).transpose()?;
         let settings = sampan_node::Config {
@@ -165,6 +166,7 @@ impl App {
             mdns: true,
             serving: Serving::Everyone,
             members,
+            finds_registries: together,
             routers: routers.clone().map(|routers| Arc::new(routers) as _),
             wall: Wall::system(),
         };
@@ -175,9 +177,17 @@ impl App {
                 .await
                 .context(LISTEN)?;
         let writer = Writer::new(store.clone(), name, brought);
-        let follower =
-            Follower::new(store.clone(), node.clone(), discreet, domains.clone(), redirects, writer.clone())
-                .context("the thread that looks through followed trees cannot be started")?;
+        let members_name = for_members.as_ref().map(MembersName::name);
+        let follower = Follower::new(
+            store.clone(),
+            node.clone(),
+            discreet,
+            domains.clone(),
+            redirects,
+            writer.clone(),
+            members_name,
+        )
+        .context("the thread that looks through followed trees cannot be started")?;
         let publisher = Publisher::new(keystore.clone(), node.clone(), kept);
         let fetcher = Fetcher::new(store.clone(), node.clone());
         let mirrors = Mirrors::new(store.clone(), follower.clone(), fetcher.clone());
@@ -195,7 +205,8 @@ impl App {
         );
         let verifier = Verifier::new(store.clone(), healer.clone());
         let Config { delete, read_only, sparse, .. } = *config;
-        let registry = Registry::new(store.clone(), Arc::new(fetcher), Policy { delete, read_only, sparse });
+        let registry =
+            Registry::new(store.clone(), Arc::new(fetcher), Policy { delete, read_only, sparse, together });
         let access = http::Access { auth, loopback: doors.listener.is_local() };
         let Web { locations, prefix, .. } = &config.web;
         let collector = Collector::new(registry.clone(), config.retention.clone());

@@ -164,16 +164,17 @@ resolved() {
 
 # Two Sampans that reach each other through a proxy alone.
 delay() {
-    local turn
+    local turn took
     serve s --p2p /ip4/127.0.0.1/tcp/4001
-    in_background proxy_of_s nsenter --net="/run/netns/$(namespace_of s)" python3 "$ROOT/benches/peers/ipfs.py" delay \
-        "$(ip_of s):4002" 127.0.0.1:4001 $ONE_WAY
+    nsenter --net="/run/netns/$(namespace_of s)" python3 "$ROOT/benches/peers/ipfs.py" delay "$(ip_of s):4002" 127.0.0.1:4001 $ONE_WAY >"$WORK/proxy_of_s.log" 2>&1 &
+    PIDS[proxy_of_s]=$!
     REGISTRY_IPFS_PEERS=/ip4/$(ip_of s)/tcp/4002/p2p/$(status s .peer_id) \
         serve t --p2p /ip4/127.0.0.1/tcp/4001 --follow "$(sampan s name)"
     for ((turn = 0; turn < 2 * RUNS + 1; turn++)); do
         head -c 8M /dev/urandom >"$WORK/layer"
         image s push 127.0.0.1:5000 $REPOSITORY "d$turn" "$WORK/layer" >/dev/null
-        figure delay.trips Sampan "$(awk "{ print \$1 / (2 * $ONE_WAY) }" <<<"$(ask_ipfs t first 127.0.0.1:5000 $REPOSITORY "d$turn")")"
+        took=$(ask_ipfs t first 127.0.0.1:5000 $REPOSITORY "d$turn") || fail "d$turn: $took"
+        figure delay.trips Sampan "$(awk "BEGIN { print $took / (2 * $ONE_WAY) }")"
     done
     crash proxy_of_s
     gone t

@@ -31,6 +31,8 @@ const WAITING: usize = 512;
 pub(crate) enum Task {
     /// By a Sampan: the current record, and what changed.
     Ask { name: Name, have: Option<Cid>, audience: Audience, channel: ResponseChannel<follow::Response> },
+    /// By a member: which registries there are.
+    Registries { channel: ResponseChannel<follow::Response> },
     /// By any peer: the current record.
     Fetch { name: Name, channel: ResponseChannel<fetch::Response> },
     /// By this node: what is on disk of these names, before `peers` are asked for what is newer.
@@ -147,6 +149,10 @@ impl Task {
                     Some((record, nodes)) => follow::Response::Known { record, nodes: fitting(nodes) },
                     None => follow::Response::Unknown,
                 };
+                Answer::Ask { response, channel }
+            }
+            Self::Registries { channel } => {
+                let response = follow::Response::Registries { names: records.registries() };
                 Answer::Ask { response, channel }
             }
             Self::Fetch { name, channel } => {

@@ -45,6 +45,8 @@ pub struct Config {
     pub serving: Serving,
     /// Who gets what is not for strangers.
     pub members: Members,
+    /// Members are asked now and then which registries they know of.
+    pub finds_registries: bool,
     /// Whom else to ask for records and providers.
     pub routers: Option<Arc<dyn Routers>>,
     /// What records are dated by.

@@ -33,6 +33,8 @@ pub enum Event {
         /// It is past its end by this machine's clock. Only other Sampans pass such records on.
         expired: bool,
     },
+    /// The registries that a member knows of, its own among them.
+    Registries { names: Vec<Name>, from: PeerId },
     /// A record of such a name that is not taken.
     RecordRefused { name: Name, reason: Refusal, from: Option<PeerId> },
     /// The first connection to this peer.

@@ -41,6 +41,8 @@ pub(crate) type Event = request_response::Event<Request, Response>;
 pub(crate) enum Request {
     /// What is current, and what changed since the root that I have? Tell me of updates too.
     Ask { name: Name, have: Option<Cid> },
+    /// Which registries do you know of, your own among them?
+    Registries,
     /// A record that you asked to be told of; `nodes` is a CAR, or empty.
     Update { name: Name, record: Bytes, nodes: Bytes, room: Room },
 }
@@ -48,6 +50,7 @@ pub(crate) enum Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Response {
     Known { record: Bytes, nodes: Bytes },
+    Registries { names: Vec<Name> },
     Unknown,
     Taken,
 }
@@ -85,6 +88,7 @@ impl request_response::Codec for Codec {
                     have.map(|have| Cid::try_from(have.as_slice())).transpose().map_err(frame::malformed)?;
                 Request::Ask { name, have }
             }
+            RequestMessage::Registries => Request::Registries,
             RequestMessage::Update { name, record, nodes } => {
                 let (record, nodes) = (record.into_vec().into(), nodes.into_vec().into());
                 Request::Update { name, record, nodes, room }
@@ -102,6 +106,7 @@ impl request_response::Codec for Codec {
             ResponseMessage::Known { record, nodes } => {
                 Response::Known { record: record.into_vec().into(), nodes: nodes.into_vec().into() }
             }
+            ResponseMessage::Registries { names } => Response::Registries { names },
             ResponseMessage::Unknown => Response::Unknown,
             ResponseMessage::Taken => Response::Taken,
         })
@@ -115,6 +120,7 @@ impl request_response::Codec for Codec {
             Request::Ask { name, have } => {
                 RequestMessage::Ask { name, have: have.map(|have| ByteBuf::from(have.to_bytes())) }
             }
+            Request::Registries => RequestMessage::Registries,
             Request::Update { name, record, nodes, .. } => {
                 RequestMessage::Update { name, record: ByteBuf::from(record), nodes: ByteBuf::from(nodes) }
             }
@@ -136,6 +142,7 @@ impl request_response::Codec for Codec {
             Response::Known { record, nodes } => {
                 ResponseMessage::Known { record: ByteBuf::from(record), nodes: ByteBuf::from(nodes) }
             }
+            Response::Registries { names } => ResponseMessage::Registries { names },
             Response::Unknown => ResponseMessage::Unknown,
             Response::Taken => ResponseMessage::Taken,
         };
@@ -152,6 +159,7 @@ enum RequestMessage {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         have: Option<ByteBuf>,
     },
+    Registries,
     Update {
         name: Name,
         record: ByteBuf,
@@ -163,6 +171,7 @@ enum RequestMessage {
 #[serde(rename_all = "lowercase")]
 enum ResponseMessage {
     Known { record: ByteBuf, nodes: ByteBuf },
+    Registries { names: Vec<Name> },
     Unknown,
     Taken,
 }
@@ -177,9 +186,10 @@ mod tests {
 
     const NAME: &str = "k51qzi5uqu5dilisnqdpktic6r9zfvlb889l47pt9fjm0asnmbihd64myweskr";
 
-    fn requests() -> [Request; 3] {
+    fn requests() -> [Request; 4] {
         let name = NAME.parse().unwrap();
         [
+            Request::Registries,
             Request::Ask { name, have: None },
             Request::Ask { name, have: Some("bafkqaaa".parse().unwrap()) },
             Request::Update {
@@ -204,7 +214,8 @@ mod tests {
     #[tokio::test]
     async fn responses_come_back_as_they_were() {
         let known = Response::Known { record: Bytes::from_static(b"record"), nodes: Bytes::new() };
-        for response in [known, Response::Unknown, Response::Taken] {
+        let registries = Response::Registries { names: vec![NAME.parse().unwrap()] };
+        for response in [known, registries, Response::Unknown, Response::Taken] {
             let mut stream = Cursor::new(Vec::new());
             Codec::default().write_response(&PROTOCOL, &mut stream, response.clone()).await.unwrap();
             stream.set_position(0);

@@ -18,6 +18,9 @@ pub trait Records: Send + Sync {
     /// The current record, and as a CAR the nodes that lead from the root `have` to its root; the CAR
     /// holds nothing that the audience may not have; it may be empty, and then they are fetched block by block.
     fn update(&self, name: &Name, have: Option<&Cid>, audience: Audience) -> Option<(Bytes, Bytes)>;
+
+    /// The names under which members find what is written here, and those that other members have told of.
+    fn registries(&self) -> Vec<Name>;
 }
 
 /// Records in memory: the twin for tests.
@@ -39,5 +42,9 @@ impl Records for MemoryRecords {
 
     fn update(&self, name: &Name, _: Option<&Cid>, _: Audience) -> Option<(Bytes, Bytes)> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn registries(&self) -> Vec<Name> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 }

@@ -124,6 +124,7 @@ pub async fn start_with_members(
         commands: receiver,
         answers: Answers::new(records, catalogue, config.serving),
         members: config.members,
+        registries_due: config.finds_registries.then(Instant::now),
         outbox,
         counters: Arc::clone(&counters),
         network: config.network,

@@ -47,6 +47,7 @@ fn config() -> Config {
         mdns: false,
         serving: Serving::Everyone,
         members: Members::Nobody,
+        finds_registries: false,
         routers: None,
         wall: Wall::system(),
     }

@@ -76,6 +76,8 @@ pub(crate) struct Worker {
     /// Each listener with the address that was asked for.
     pub(crate) listeners: HashMap<ListenerId, Multiaddr>,
     pub(crate) wall: Wall,
+    /// When members are asked again which registries there are, where anyone wants to know.
+    pub(crate) registries_due: Option<Instant>,
 }
 
 impl Worker {
@@ -188,6 +190,7 @@ impl Worker {
         self.sweep_queries(now);
         self.provide_due(now);
         self.reserve_due(now);
+        self.ask_for_registries_due(now);
     }
 
     fn next_wake(&self) -> Instant {
@@ -197,6 +200,7 @@ impl Worker {
             self.names.next_due(),
             self.queries.next_sweep(),
             self.provided.next_due(),
+            self.registries_due,
             self.reach.next_due().filter(|_| self.network.is_public()),
         ];
         due.into_iter().flatten().min().unwrap_or(now + IDLE).min(now + IDLE)

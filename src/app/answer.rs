@@ -40,7 +40,7 @@ impl Running {
             }
             Ask::FollowAdd { name } => {
                 self.store.follow(&name.to_string()).await?;
-                self.follower.follow(&name).await?;
+                self.follower.add(&name).await?;
                 Value::Null
             }
             Ask::FollowRm { name } => {

@@ -40,11 +40,14 @@ fn row(it: &Explained) -> Vec<String> {
     let says = match (&it.digest, &it.error) {
         (Some(digest), _) => digest.clone(),
         (None, Some(error)) => format!("cannot be asked: {error}"),
+        (None, None) if it.deleted => "has it deleted".to_owned(),
         (None, None) => "has it not".to_owned(),
     };
     let theirs = it.theirs.as_ref().map(|theirs| format!(", as {theirs}")).unwrap_or_default();
+    let counter = it.counter.filter(|counter| *counter > 1 || it.deleted);
+    let counter = counter.map(|counter| format!(", write {counter} of it")).unwrap_or_default();
     let mark = if it.wins { "answers" } else { "" };
-    vec![mark.to_owned(), tree, format!("{says}{theirs}"), format!("root {}", it.root)]
+    vec![mark.to_owned(), tree, format!("{says}{theirs}{counter}"), format!("root {}", it.root)]
 }
 
 #[cfg(test)]

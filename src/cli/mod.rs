@@ -26,8 +26,9 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use sampan_node::{KeyFile, Multiaddr};
 
-use crate::config::{Anonymous, Logs, Network, data_dir, multiaddr, pointer};
+use crate::config::{Anonymous, Logs, Network, data_dir, multiaddr, pointer, whom};
 use crate::content::Pointer;
+use crate::sync::Whom;
 use crate::telemetry;
 
 pub(crate) use print::{complain, refuse};
@@ -148,9 +149,9 @@ struct Serve {
     /// Who the node speaks to [default: lan]
     #[arg(long, value_enum)]
     network: Option<Network>,
-    /// Follow a registry by its name, or by a domain that points to it, repeatable
-    #[arg(long, value_name = "NAME", value_parser = pointer)]
-    follow: Vec<Pointer>,
+    /// Follow a registry by its name, or by a domain that points to it, repeatable; auto follows every member
+    #[arg(long, value_name = "NAME", value_parser = whom)]
+    follow: Vec<Whom>,
     /// What clients without a password may do [default: pull, and push from this machine]
     #[arg(long, value_enum, value_name = "WHAT")]
     anonymous: Option<Anonymous>,

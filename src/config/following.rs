@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use super::form;
 use super::said::shown;
 use crate::pattern::Pattern;
-use crate::sync::{Following, Policy};
+use crate::sync::{Following, Policy, Whom};
 
 /// More is another kind of program.
 const MAX_FOLLOWED: usize = 1000;
 
-const NAME: &str = "the name of a registry, which looks like k51… or example.org";
+const NAME: &str = "the name of a registry, which looks like k51… or example.org, or auto";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +54,7 @@ fn read_one(value: &Value) -> Result<Following, String> {
     })?;
     let wrong = |text: &str| Err(format!("has {}: {text}", shown(&written.name)));
     let mut following = Following::plain(name(&written.name)?);
+    let is_auto = following.whom == Whom::Members;
     following.policy = match written.policy.as_deref() {
         None | Some("cache") => Policy::Cache,
         Some("mirror") => Policy::Mirror,
@@ -69,6 +70,11 @@ fn read_one(value: &Value) -> Result<Following, String> {
         let prefix = prefix.trim_matches('/');
         if prefix.parse::<RepositoryName>().is_err() {
             return wrong("prefix must be the beginning of a repository's name, such as mirror/acme");
+        }
+        if is_auto {
+            return wrong(
+                "members write the same repositories, which have the same name everywhere: no prefix",
+            );
         }
         following.prefix = Some(prefix.to_owned());
     }
@@ -90,7 +96,7 @@ fn read_one(value: &Value) -> Result<Following, String> {
 }
 
 fn write_one(following: &Following) -> Value {
-    let name = following.name.to_string();
+    let name = following.whom.to_string();
     if following.is_plain() {
         return name.into();
     }

@@ -31,7 +31,7 @@ use serde_json::Value;
 use crate::auth::Settings;
 use crate::content::{DnsServer, Pointer};
 use crate::registry::{MAX_PAGE, Retention};
-use crate::sync::Following;
+use crate::sync::{Following, Whom};
 use reader::Reader;
 
 pub(crate) use form::{duration as parse_duration, is_host, size as parse_size, size_text};
@@ -197,7 +197,7 @@ pub(crate) struct Flags {
     pub(crate) addr: Option<String>,
     pub(crate) p2p: Vec<Multiaddr>,
     pub(crate) network: Option<Network>,
-    pub(crate) follow: Vec<Pointer>,
+    pub(crate) follow: Vec<Whom>,
     pub(crate) anonymous: Option<Anonymous>,
 }
 
@@ -282,6 +282,12 @@ impl Config {
         let lists = [said.names("ipfs.follow"), said.names("storage.ipfs.readonlyipnskeys"), flag];
         let (follow, source) = all(lists.into_iter().flatten());
         note("ipfs.follow", following::write(&follow), source);
+        let finds = follow.iter().any(|following| following.whom == Whom::Members);
+        if finds && network != Network::Private && members.is_empty() {
+            bail!(
+                "to follow auto means to let members write tags here: say who they are in ipfs.members, or use --network private with a swarm key"
+            );
+        }
 
         let swarm_key = path(said.text("ipfs.swarmkey"));
         let default = || (data.join("swarm.key"), Source::Default);
@@ -453,7 +459,7 @@ fn above<T>(flag: Option<T>, name: &'static str, said: Option<(T, Source)>) -> O
 fn all(lists: impl Iterator<Item = (Vec<Following>, Source)>) -> (Vec<Following>, Source) {
     let (lists, mut sources): (Vec<Vec<Following>>, Vec<Source>) = lists.unzip();
     let mut seen = HashSet::new();
-    let names = lists.into_iter().flatten().filter(|following| seen.insert(following.name.clone())).collect();
+    let names = lists.into_iter().flatten().filter(|following| seen.insert(following.whom.clone())).collect();
     sources.dedup();
     let several = sources.len() > 1;
     let source = if several { Source::Several(sources) } else { sources.pop().unwrap_or_default() };
@@ -501,6 +507,11 @@ fn default_data() -> anyhow::Result<PathBuf> {
 /// A name as a flag: where it is none, the message says what one looks like.
 pub(crate) fn pointer(text: &str) -> Result<Pointer, String> {
     Pointer::from_str(text).map_err(|error| error.to_string())
+}
+
+/// What `--follow` takes.
+pub(crate) fn whom(text: &str) -> Result<Whom, String> {
+    Whom::from_str(text).map_err(|error| error.to_string())
 }
 
 /// A multiaddr as a flag.

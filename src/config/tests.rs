@@ -114,7 +114,7 @@ fn names_to_follow_are_added_up_from_lists_commas_and_flags() {
         format!("storage:\n  ipfs:\n    readonlyipnskeys:\n      - {NAME}\nipfs:\n  follow: [{NAME}]\n");
     let commas = format!("storage:\n  ipfs:\n    readonlyipnskeys: '{NAME}, {OTHER},'\n");
     let (name, other) = (Following::plain(NAME.parse().unwrap()), Following::plain(OTHER.parse().unwrap()));
-    let flags = || Flags { follow: vec![other.name.clone()], ..Flags::default() };
+    let flags = || Flags { follow: vec![other.whom.clone()], ..Flags::default() };
     let (config, _) = configure(&list, &[], flags()).unwrap();
     assert_eq!(config.follow, [name.clone(), other.clone()]);
     assert_eq!(setting(&config, "ipfs.follow").1, "c.yml, --follow");

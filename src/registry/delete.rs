@@ -1,10 +1,13 @@
-//! Deleting tags, manifests and blobs of my tree. What only a followed name has cannot be deleted here.
+//! Deleting tags, manifests and blobs of my tree. What only a followed name has cannot be deleted here, but for a tag of one
+//! who writes tags together with me.
+
+use std::collections::BTreeSet;
 
 use sampan_storage::{Commit, Digest, Reference, RepositoryName, Store, StoreError, Tree, layout};
 
 use super::blobs::{Blob, find_content, is_linked};
 use super::manifest::{Document, MAX_MANIFEST};
-use super::manifests::read_tag;
+use super::tags::{self, Whose, read_tag, remove_tag};
 use super::{Registry, RegistryError};
 
 /// What is gone from my tree.
@@ -29,9 +32,16 @@ impl Registry {
                     Ok(tree.lookup(&layout::revision(&repository, digest))?.is_some())
                 }
             };
-            let found = find(trees, has, || RegistryError::ManifestUnknown(reference.clone()))?;
+            let unknown = || RegistryError::ManifestUnknown(reference.clone());
+            let mut found = find(trees, has, Tree::is_member, unknown)?;
             match &reference {
-                Reference::Tag(tag) => commit.remove(layout::tag_dir(&repository, tag)),
+                Reference::Tag(tag) => {
+                    remove_tag(trees, commit, &repository, tag, Whose::Everyones)?;
+                    // Members see that it was deleted.
+                    let mut others = trees.iter().filter(|tree| !tree.is_member());
+                    let other = others.find(|tree| matches!(has(tree), Ok(true)));
+                    found.unmasked = other.and_then(|tree| tree.name().map(str::to_owned));
+                }
                 Reference::Digest(digest) => remove_manifest(store, trees, &repository, digest, commit)?,
             }
             Ok(found)
@@ -55,6 +65,7 @@ impl Registry {
                     None => Ok(tree.lookup(&link)?.is_some()),
                     Some(_) => is_linked(tree, &repository, &digest),
                 },
+                |tree| tree.name().is_none(),
                 || RegistryError::BlobUnknown(digest),
             )?;
             commit.remove(link.strip_suffix("/link").unwrap_or(&link).to_owned());
@@ -82,19 +93,23 @@ impl Registry {
     }
 }
 
-/// Mine has it, and perhaps a followed tree too; or it is an error that says who has it.
+/// Mine has it, or another that gives it up, and perhaps a followed tree too; or it is an error that says who has it.
 fn find(
     trees: &[Tree],
     has: impl Fn(&Tree) -> Result<bool, StoreError>,
+    gives: impl Fn(&Tree) -> bool,
     unknown: impl FnOnce() -> RegistryError,
 ) -> Result<Deleted, RegistryError> {
     let (mut mine, mut theirs) = (false, None);
     for tree in trees {
         match (tree.name(), has(tree)) {
             (None, has) => mine = has?,
-            (Some(name), Ok(true)) if theirs.is_none() => theirs = Some(name.to_owned()),
+            (Some(name), Ok(true)) => {
+                mine |= gives(tree);
+                theirs.get_or_insert_with(|| name.to_owned());
+            }
             // What a followed tree has does not matter to a delete of mine.
-            (Some(_), _) => {}
+            (Some(_), Ok(false) | Err(_)) => {}
         }
     }
     match (mine, theirs) {
@@ -111,8 +126,14 @@ fn remove_manifest(
     digest: &Digest,
     commit: &mut Commit,
 ) -> Result<(), RegistryError> {
-    for tag in store.tags_of(repository, digest)? {
-        commit.remove(layout::tag_dir(repository, &tag));
+    let mut tags = BTreeSet::new();
+    for tree in trees.iter().filter(|tree| tree.is_member()) {
+        tags.extend(tree.tags_of(repository, digest)?);
+    }
+    for tag in tags {
+        // Of a tag that another member has pointed elsewhere only what is mine goes.
+        let stands = tags::resolve(trees, repository, &tag)?.is_some_and(|it| it.digest == *digest);
+        remove_tag(trees, commit, repository, &tag, if stands { Whose::Everyones } else { Whose::Mine })?;
     }
     // Where the bytes are lost, the link from the subject stays and leads to nothing, which a list leaves out.
     remove_revision(commit, repository, digest, subject_of(store, trees, digest).as_ref());

@@ -3,7 +3,8 @@
 use sampan_storage::{Reference, RepositoryName, StoreError, Tree, layout};
 use serde::{Deserialize, Serialize};
 
-use super::manifests::read_tag;
+use super::manifests::resolve;
+use super::tags::{last_write, read_tag};
 use super::{Registry, RegistryError};
 
 /// What one tree says.
@@ -17,6 +18,10 @@ pub(crate) struct Explained {
     pub(crate) theirs: Option<String>,
     /// The manifest, if the tree has it.
     pub(crate) digest: Option<String>,
+    /// Of a tag that several registries write: how many writes its last writer knew of, its own included.
+    pub(crate) counter: Option<u64>,
+    /// That write was a delete.
+    pub(crate) deleted: bool,
     /// Why nothing is known of it.
     pub(crate) error: Option<String>,
     /// This is the answer that clients get.
@@ -33,13 +38,18 @@ impl Registry {
     ) -> Result<Vec<Explained>, RegistryError> {
         let (repository, reference) = (repository.clone(), reference.clone());
         self.blocking(move |store| {
+            let trees = store.trees();
+            // An error of one of them stands in its own line.
+            let answers = resolve(&trees, &repository, &reference).ok().flatten().map(|(tree, _)| tree);
             let mut all = Vec::new();
-            let mut decided = false;
-            for tree in store.trees() {
-                let said = says(&tree, &repository, &reference);
-                let found = matches!(said, Ok(Some(_)));
-                let wins = found && !decided;
-                decided |= found || (said.is_err() && matches!(reference, Reference::Tag(_)));
+            for tree in &trees {
+                let said = says(tree, &repository, &reference);
+                let write = match &reference {
+                    Reference::Tag(tag) if tree.is_member() => {
+                        last_write(tree, &repository, tag).ok().flatten()
+                    }
+                    Reference::Tag(_) | Reference::Digest(_) => None,
+                };
                 let theirs = tree.lens().theirs(repository.as_str());
                 all.push(Explained {
                     tree: tree.name().map(str::to_owned),
@@ -47,7 +57,9 @@ impl Registry {
                     theirs: theirs.filter(|theirs| *theirs != repository.as_str()).map(str::to_owned),
                     error: said.as_ref().err().map(ToString::to_string),
                     digest: said.ok().flatten(),
-                    wins,
+                    counter: write.map(|write| write.counter),
+                    deleted: write.is_some_and(|write| write.digest.is_none()),
+                    wins: answers.is_some_and(|answers| answers.name() == tree.name()),
                 });
             }
             Ok::<_, RegistryError>(all)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sampan_storage::{RepositoryName, Store, StoreError, Tree};
 
-use super::{Registry, RegistryError, Sight};
+use super::{Registry, RegistryError, Sight, tags};
 
 /// Items of a page, whatever the client asks for (CVE-2023-2253).
 pub(crate) const MAX_PAGE: usize = 1000;
@@ -37,8 +37,7 @@ impl Registry {
     ) -> Result<Page, RegistryError> {
         let repository = repository.clone();
         self.blocking(move |store| {
-            let list = |tree: &Tree, limit| tree.tags(&repository, after.as_deref(), limit);
-            let page = merge(store, limit, list)?;
+            let page = tags_after(store, &repository, after, limit)?;
             if page.items.is_empty() && !is_known(store, &repository)? {
                 return Err(RegistryError::RepositoryUnknown(repository));
             }
@@ -65,6 +64,39 @@ pub(super) fn repositories_after(
     limit: usize,
 ) -> Result<Page, StoreError> {
     merge(store, limit, |tree, limit| tree.repositories(after, limit))
+}
+
+/// Tags that stand for a manifest: where members have deleted some, each that any of them has is looked at.
+fn tags_after(
+    store: &Store,
+    repository: &RepositoryName,
+    mut after: Option<String>,
+    limit: usize,
+) -> Result<Page, StoreError> {
+    let list =
+        |after: Option<&str>, limit| merge(store, limit, |tree, limit| tree.tags(repository, after, limit));
+    let trees = store.trees();
+    if limit == 0 || !tags::has_counters(&trees, repository)? {
+        return list(after.as_deref(), limit);
+    }
+    let limit = limit.min(MAX_PAGE);
+    let mut items = Vec::new();
+    loop {
+        let page = list(after.as_deref(), MAX_PAGE)?;
+        for name in page.items {
+            let Ok(tag) = name.parse() else { continue };
+            if tags::resolve(&trees, repository, &tag)?.is_some() {
+                if items.len() == limit {
+                    return Ok(Page { items, more: true });
+                }
+                items.push(name.clone());
+            }
+            after = Some(name);
+        }
+        if !page.more {
+            return Ok(Page { items, more: false });
+        }
+    }
 }
 
 fn walk(

@@ -7,7 +7,8 @@ use sampan_storage::{Digest, Reference, RepositoryName, Store, StoreError, Tree,
 
 use super::blobs::{Blob, find_content};
 use super::manifest::{MAX_MANIFEST, is_media_type, sniff};
-use super::{OriginError, Registry, RegistryError, RemoteBlob, is_malformed, is_missing};
+use super::tags::{self, Meaning};
+use super::{OriginError, Registry, RegistryError, RemoteBlob};
 
 /// A media type file of a tree; the type itself is shorter.
 const MAX_MEDIA_TYPE_FILE: u64 = 512;
@@ -88,24 +89,6 @@ impl Registry {
     }
 }
 
-/// What the tag points to in this tree, if it has the tag. A link that does not parse is no tag.
-pub(super) fn read_tag(
-    tree: &Tree,
-    repository: &RepositoryName,
-    tag: &sampan_storage::Tag,
-) -> Result<Option<Digest>, StoreError> {
-    let Some(entry) = tree.lookup(&layout::tag(repository, tag))? else { return Ok(None) };
-    // One that is too long for a link may not even be here.
-    if tree.size(&entry).is_ok_and(|size| size > layout::MAX_LINK) {
-        return Ok(None);
-    }
-    match tree.read_entry(&entry, layout::MAX_LINK) {
-        Ok(link) => Ok(layout::parse_link(&link)),
-        Err(error) if tree.name().is_some() && is_malformed(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 fn locate(
     store: &Store,
     repository: &RepositoryName,
@@ -134,26 +117,24 @@ fn locate(
 }
 
 /// The tree that shows the manifest in this repository, and its digest.
-fn resolve<'a>(
+pub(super) fn resolve<'a>(
     trees: &'a [Tree],
     repository: &RepositoryName,
     reference: &Reference,
 ) -> Result<Option<(&'a Tree, Digest)>, StoreError> {
+    let digest = match reference {
+        Reference::Digest(digest) => *digest,
+        Reference::Tag(tag) => {
+            let meaning = tags::resolve(trees, repository, tag)?;
+            return Ok(meaning.map(|Meaning { tree, digest }| (tree, digest)));
+        }
+    };
     let mut failed = None;
     for tree in trees {
-        let digest = match reference {
-            Reference::Digest(digest) => *digest,
-            Reference::Tag(tag) => match read_tag(tree, repository, tag)? {
-                Some(digest) => digest,
-                None => continue,
-            },
-        };
-        match (tree.lookup(&layout::revision(repository, &digest)), reference) {
-            (Ok(Some(_)), _) => return Ok(Some((tree, digest))),
-            // A tag whose manifest was taken away shows nothing.
-            (Ok(None), _) => {}
-            (Err(error), Reference::Tag(_)) => return Err(error),
-            (Err(error), Reference::Digest(_)) => failed = Some(error),
+        match tree.lookup(&layout::revision(repository, &digest)) {
+            Ok(Some(_)) => return Ok(Some((tree, digest))),
+            Ok(None) => {}
+            Err(error) => failed = Some(error),
         }
     }
     failed.map_or(Ok(None), Err)
@@ -175,11 +156,7 @@ fn typed(
 }
 
 fn beside(tree: &Tree, repository: &RepositoryName, digest: &Digest) -> Result<Option<String>, StoreError> {
-    let file = match tree.read(&layout::media_type(repository, digest), MAX_MEDIA_TYPE_FILE) {
-        // Of a followed tree: larger than any media type, so that it did not come, or no file.
-        Err(error) if tree.name().is_some() && (is_malformed(&error) || is_missing(&error)) => None,
-        file => file?,
-    };
+    let file = tags::small_file(tree, &layout::media_type(repository, digest), MAX_MEDIA_TYPE_FILE)?;
     let text = file.and_then(|file| String::from_utf8(file.into()).ok());
     Ok(text.map(|text| text.trim().to_owned()).filter(|text| is_media_type(text)))
 }

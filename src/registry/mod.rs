@@ -23,6 +23,7 @@ mod origin;
 mod push;
 mod referrers;
 mod sight;
+mod tags;
 mod uploads;
 
 use std::sync::Arc;
@@ -58,6 +59,7 @@ pub(crate) struct Registry {
 
 /// What the operator decides.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Policy {
     /// Tags, manifests and blobs can be deleted.
     pub(crate) delete: bool,
@@ -65,11 +67,13 @@ pub(crate) struct Policy {
     pub(crate) read_only: bool,
     /// A manifest may name content that is not here.
     pub(crate) sparse: bool,
+    /// Others write the same tags, and writes are counted.
+    pub(crate) together: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { delete: true, read_only: false, sparse: false }
+        Self { delete: true, read_only: false, sparse: false, together: false }
     }
 }
 

@@ -4,12 +4,15 @@ use std::collections::{HashSet, VecDeque};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use sampan_storage::{Algorithm, Commit, Digest, Entry, Pin, Reference, RepositoryName, Store, Tag, layout};
+use sampan_storage::{
+    Algorithm, Commit, Digest, Entry, Pin, Reference, RepositoryName, Store, StoreError, Tag, layout,
+};
 
 use super::blobs::{Blob, Content, find_content, is_linked};
 use super::descriptor::Descriptor;
 use super::manifest::{Document, MAX_MANIFEST, ManifestError, Role, is_manifest_type};
 use super::sight::Search;
+use super::tags::put_tag;
 use super::{OriginError, Registry, RegistryError, RemoteBlob, Sight};
 
 /// Blobs of followed trees that one push fetches at a time.
@@ -73,14 +76,18 @@ impl Registry {
 
         let mut commit = Commit::new();
         let _pins = self.link_references(repository, &document, sight, &mut commit).await?;
-        let bytes = push.bytes;
-        let stored = self.blocking(move |store| store.put_blob(algorithm, &bytes)).await?;
-        commit.put_blob(&stored);
         link_manifest(&mut commit, repository, &digest, &document);
-        for tag in &tags {
-            commit.put_link(layout::tag(repository, tag), &digest);
-            commit.put_link(layout::tag_index(repository, tag, &digest), &digest);
-        }
+        let (bytes, repository, policy) = (push.bytes, repository.clone(), self.policy);
+        let commit = self
+            .blocking(move |store| {
+                commit.put_blob(&store.put_blob(algorithm, &bytes)?);
+                let trees = store.trees();
+                for tag in &tags {
+                    put_tag(&trees, policy, &mut commit, &repository, tag, &digest)?;
+                }
+                Ok::<_, StoreError>(commit)
+            })
+            .await?;
         self.store.commit(commit).await?;
         Ok(Pushed { digest, subject: document.subject.map(|subject| subject.digest) })
     }

@@ -15,7 +15,7 @@ use super::blobs::{Blob, find_content, is_visible};
 use super::cache::ManifestCache;
 use super::descriptor::Descriptor;
 use super::manifest::{Document, MAX_MANIFEST, Role};
-use super::manifests::read_tag;
+use super::tags::read_tag;
 use super::{Registry, RegistryError, RemoteBlob};
 
 /// Manifests that are read for one page.

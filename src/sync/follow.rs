@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::adopt::{Goal, adopt, is_unfit};
 use super::blocking;
 use super::domains::Track;
-use super::following::Following;
+use super::following::{Following, Whom};
 use super::redirects::Redirects;
 use super::walks::Walks;
 use super::writer::Writer;
@@ -68,7 +68,7 @@ pub(crate) struct Follower {
     tracks: Arc<Mutex<HashMap<Domain, Track>>>,
     /// What the configuration follows, in the order in which it is read.
     configured: Arc<Mutex<Vec<Following>>>,
-    /// The trees that these lead to, in that order.
+    /// The trees that are read, in that order, with what the configuration says of them.
     places: Arc<Mutex<Vec<(String, Following)>>>,
     /// Those among them that are not shown, because they are too old.
     closed: Arc<Mutex<Vec<String>>>,
@@ -76,6 +76,8 @@ pub(crate) struct Follower {
     news: watch::Sender<u64>,
     /// Hears what is said of my own name.
     writer: Writer,
+    /// The name under which members find all of my tree, where strangers may not.
+    for_members: Option<Name>,
     added: Arc<Notify>,
 }
 
@@ -110,6 +112,7 @@ impl Follower {
         domains: Domains,
         redirects: Redirects,
         writer: Writer,
+        for_members: Option<Name>,
     ) -> io::Result<Self> {
         let walks = Walks::start()?;
         Ok(Self {
@@ -126,6 +129,7 @@ impl Follower {
             closed: Arc::default(),
             news: watch::Sender::new(0),
             writer,
+            for_members,
             added: Arc::default(),
         })
     }
@@ -134,11 +138,10 @@ impl Follower {
     /// forgotten.
     pub(crate) async fn follow_all(&self, configured: &[Following]) -> anyhow::Result<()> {
         configured.clone_into(&mut self.configured.lock().unwrap_or_else(PoisonError::into_inner));
-        let kept = self.store.state().follows.into_iter().filter(|follow| follow.kept);
-        let kept: Vec<Pointer> = kept.filter_map(|follow| follow.name.parse().ok()).collect();
-        for pointer in configured.iter().map(|following| &following.name).chain(&kept) {
-            self.follow(pointer).await?;
+        for (pointer, _) in self.by_hand() {
+            self.follow(&pointer).await?;
         }
+        self.find_again().await?;
         for follow in self.store.state().follows {
             let wanted = match follow.name.parse() {
                 Ok(Pointer::Name(name)) => self.names().contains_key(&name),
@@ -157,12 +160,30 @@ impl Follower {
         Ok(())
     }
 
+    /// What the configuration names, in its order, and then what was added.
+    fn by_hand(&self) -> Vec<(Pointer, Following)> {
+        let named = self.configured().into_iter().filter_map(|following| match &following.whom {
+            Whom::One(pointer) => Some((pointer.clone(), following)),
+            Whom::Members => None,
+        });
+        let kept = self.store.state().follows.into_iter().filter(|follow| follow.kept);
+        let kept = kept.filter_map(|follow| follow.name.parse::<Pointer>().ok());
+        named.chain(kept.map(|pointer| (pointer.clone(), Following::plain(pointer.into())))).collect()
+    }
+
     /// Follows until the program stops or it is unfollowed.
     pub(crate) async fn follow(&self, pointer: &Pointer) -> anyhow::Result<()> {
         match pointer {
             Pointer::Name(name) => self.follow_after(*name, 0).await,
             Pointer::Domain(domain) => self.follow_domain(domain.clone()).await,
         }
+    }
+
+    /// The same for what was added while the program runs.
+    pub(crate) async fn add(&self, pointer: &Pointer) -> anyhow::Result<()> {
+        self.follow(pointer).await?;
+        self.reorder();
+        Ok(())
     }
 
     pub(crate) async fn unfollow(&self, pointer: &Pointer) -> anyhow::Result<()> {
@@ -219,8 +240,8 @@ impl Follower {
 
     /// Whether somebody follows this name for itself, or because something points to it.
     pub(super) fn is_wanted(&self, name: &Name) -> bool {
-        let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
-        configured.iter().any(|following| following.name == Pointer::Name(*name))
+        self.configured().iter().any(|following| following.whom == Whom::One(Pointer::Name(*name)))
+            || self.is_found(name)
             || self.store.state().follow(&name.to_string()).is_some_and(|follow| follow.kept)
             || self.names().values().any(|watch| watch.moved == Some(*name))
             || self.is_behind_a_domain(name)
@@ -236,7 +257,16 @@ impl Follower {
         self.news.send_modify(|count| *count += 1);
     }
 
-    /// The trees that the configuration leads to, in the order in which they are read, with what it says of them.
+    /// Whether this registry writes under the name.
+    pub(super) fn is_mine(&self, name: &Name) -> bool {
+        name == self.writer.name() || self.for_members.as_ref() == Some(name)
+    }
+
+    pub(super) fn configured(&self) -> Vec<Following> {
+        self.configured.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The trees that are followed, in the order in which they are read, with what it says of them.
     pub(crate) fn places(&self) -> Vec<(String, Following)> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -244,11 +274,10 @@ impl Follower {
     /// Tells the store in which order trees are read, and how each is seen: what stands in the place of another is read
     /// in its place.
     pub(super) fn reorder(&self) {
-        let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut places = Vec::new();
-        for following in configured {
-            places.push((following.name.to_string(), following.clone()));
-            let mut next = match &following.name {
+        for (pointer, following) in self.by_hand().into_iter().chain(self.found()) {
+            places.push((pointer.to_string(), following.clone()));
+            let mut next = match &pointer {
                 Pointer::Name(name) => Some(*name),
                 Pointer::Domain(domain) => self.name_of(domain),
             };
@@ -316,6 +345,7 @@ impl Follower {
                 Some(Event::Record { record, nodes, from, via, .. }) => {
                     self.hear(Heard { record, nodes, from }, via);
                 }
+                Some(Event::Registries { names, .. }) => self.find(names).await,
                 Some(Event::RecordRefused { name, reason, .. }) => {
                     tracing::debug!(%name, %reason, "a record was refused");
                 }

@@ -2,6 +2,7 @@
 //! brought here before anyone asks.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::pattern::Pattern;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Following {
-    pub(crate) name: Pointer,
+    pub(crate) whom: Whom,
     pub(crate) policy: Policy,
     /// Repositories that are shown and mirrored, by the publisher's names. Empty: all of them.
     pub(crate) repositories: Vec<Pattern>,
@@ -22,6 +23,14 @@ pub(crate) struct Following {
     pub(crate) rate: Option<u64>,
     /// How long after the end of its last record it is still shown; without it for ever.
     pub(crate) max_stale: Option<Duration>,
+}
+
+/// Whose registry it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Whom {
+    One(Pointer),
+    /// Each name that a member tells of: their tags and mine are written together.
+    Members,
 }
 
 /// What becomes of blobs. Directories, and what is small, always come.
@@ -36,9 +45,9 @@ pub(crate) enum Policy {
 
 impl Following {
     /// All of it, as it is, when it is asked for.
-    pub(crate) fn plain(name: Pointer) -> Self {
+    pub(crate) fn plain(whom: Whom) -> Self {
         Self {
-            name,
+            whom,
             policy: Policy::Cache,
             repositories: Vec::new(),
             prefix: None,
@@ -48,7 +57,7 @@ impl Following {
     }
 
     pub(crate) fn is_plain(&self) -> bool {
-        *self == Self::plain(self.name.clone())
+        *self == Self::plain(self.whom.clone())
     }
 
     /// Whether a repository is shown, by its publisher's name.
@@ -61,7 +70,34 @@ impl Following {
             let this = self.clone();
             Arc::new(move |repository: &str| this.shows(repository)) as _
         });
-        Lens::new(self.prefix.as_deref(), shows)
+        let lens = Lens::new(self.prefix.as_deref(), shows);
+        if self.whom == Whom::Members { lens.member() } else { lens }
+    }
+}
+
+/// How a configuration says that members are followed.
+const AUTO: &str = "auto";
+
+impl From<Pointer> for Whom {
+    fn from(pointer: Pointer) -> Self {
+        Self::One(pointer)
+    }
+}
+
+impl FromStr for Whom {
+    type Err = <Pointer as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == AUTO { Ok(Self::Members) } else { text.parse().map(Self::One) }
+    }
+}
+
+impl fmt::Display for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(pointer) => pointer.fmt(f),
+            Self::Members => f.write_str(AUTO),
+        }
     }
 }
 

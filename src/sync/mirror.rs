@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::following::{Following, Policy};
 use super::{EAGER, Fetcher, Follower, blocking};
+use crate::content::Pointer;
 use crate::registry::{Origin, RemoteBlob};
 
 /// Blobs on their way at a time for each name: one window would do, and the next is begun while one is finished.
@@ -156,8 +157,8 @@ impl Mirrors {
         root: Cid,
         told: &impl Fn(String),
     ) -> anyhow::Result<Mirrored> {
-        let name = tree.parse().map_err(|_| anyhow::anyhow!("{tree} is no name"))?;
-        let following = Following { policy: Policy::Mirror, ..Following::plain(name) };
+        let name: Pointer = tree.parse().map_err(|_| anyhow::anyhow!("{tree} is no name"))?;
+        let following = Following { policy: Policy::Mirror, ..Following::plain(name.into()) };
         let goal = Goal { tree: tree.to_owned(), root, following };
         let mut pass = std::pin::pin!(self.pass(&goal, None));
         loop {

@@ -58,6 +58,11 @@ impl Records for StoreRecords {
         if audience == Audience::Strangers && private() { None } else { Some(record) }
     }
 
+    fn registries(&self) -> Vec<Name> {
+        let own = self.members.as_ref().map_or(self.mine, MembersName::name);
+        std::iter::once(own).chain(self.redirects.found()).collect()
+    }
+
     fn update(&self, name: &Name, have: Option<&Cid>, audience: Audience) -> Option<(Bytes, Bytes)> {
         let record = self.record(name, audience)?;
         // A name that has moved has nothing to bring.

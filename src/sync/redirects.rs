@@ -1,8 +1,8 @@
-//! What a follower has been told of where to look, kept over a restart: records of names that have moved, and what
-//! followed domains pointed to last. Without it, a start without the DNS or without the old name's publisher would go
-//! back to the tree before.
+//! What a follower has been told of where to look, kept over a restart: records of names that have moved, what
+//! followed domains pointed to last, and the names that members have told of. Without it, a start without the DNS, without
+//! the old name's publisher or without the other members would go back to the trees before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ const FILE: &str = "redirects.json";
 const MAX_FILE: u64 = 8 * 1024 * 1024;
 /// As many as the node follows.
 const MAX_EACH: usize = 256;
+/// More boards than one switch has ports, and half of what the node follows.
+const MAX_FOUND: usize = 128;
 
 /// Clones share it.
 #[derive(Clone, Debug)]
@@ -40,6 +42,9 @@ struct Kept {
     /// `/ipns/…` or `/ipfs/…`, by domain.
     #[serde(default)]
     domains: BTreeMap<String, String>,
+    /// Names that members have told of.
+    #[serde(default)]
+    found: BTreeSet<String>,
 }
 
 impl Redirects {
@@ -69,6 +74,30 @@ impl Redirects {
         self.lock().domains.get(domain.as_str()).and_then(|text| text.parse().ok())
     }
 
+    /// The names that members have told of, in their order.
+    pub(crate) fn found(&self) -> Vec<Name> {
+        self.lock().found.iter().filter_map(|name| name.parse().ok()).collect()
+    }
+
+    pub(crate) fn is_found(&self, name: &Name) -> bool {
+        self.lock().found.contains(&name.to_string())
+    }
+
+    /// A member has told of this name. Whether there is room for it. Blocks; durable when it returns.
+    pub(crate) fn add_found(&self, name: &Name) -> anyhow::Result<bool> {
+        self.change(|kept| {
+            if kept.found.len() < MAX_FOUND {
+                kept.found.insert(name.to_string());
+            }
+        })?;
+        Ok(self.is_found(name))
+    }
+
+    /// Members are followed no longer. Blocks.
+    pub(crate) fn forget_found(&self) -> anyhow::Result<()> {
+        self.change(|kept| kept.found.clear())
+    }
+
     /// Blocks; durable when it returns.
     pub(crate) fn set_moved(&self, record: &Verified) -> anyhow::Result<()> {
         let (name, text) = (record.name().to_string(), BASE64.encode(record.bytes()));
@@ -86,6 +115,7 @@ impl Redirects {
         self.change(|kept| {
             kept.moved.remove(pointer);
             kept.domains.remove(pointer);
+            kept.found.remove(pointer);
         })
     }
 
@@ -130,11 +160,15 @@ mod tests {
         let redirects = Redirects::load(dir.path()).unwrap();
         redirects.set_moved(&record).unwrap();
         redirects.set_domain(&domain, &address).unwrap();
+        assert!(redirects.add_found(&new.name()).unwrap());
         let redirects = Redirects::load(dir.path()).unwrap();
         assert_eq!(redirects.moved(&old.name()), Some(record));
         assert_eq!(redirects.domain(&domain), Some(address));
         redirects.forget(&old.name().to_string()).unwrap();
         redirects.forget("a.example").unwrap();
+        assert_eq!(redirects.found(), [new.name()]);
+        redirects.forget(&new.name().to_string()).unwrap();
+        assert!(!redirects.is_found(&new.name()));
         let redirects = Redirects::load(dir.path()).unwrap();
         assert_eq!((redirects.moved(&old.name()), redirects.domain(&domain)), (None, None));
     }

@@ -151,7 +151,7 @@ impl Model {
             for digest in (0..4).map(digest_of) {
                 let of = tags.iter().filter(|(_, of)| **of == digest).map(|(tag, _)| tag.parse().unwrap());
                 let of: Vec<Tag> = of.collect();
-                assert_eq!(store.tags_of(&repository, &digest).unwrap(), of);
+                assert_eq!(store.mine().tags_of(&repository, &digest).unwrap(), of);
                 let referrers: Vec<Digest> = self.referrers(&repository, &digest).into_iter().collect();
                 assert_eq!(store.mine().referrers(&repository, &digest, None, 99).unwrap(), referrers);
             }

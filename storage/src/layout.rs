@@ -1,6 +1,6 @@
 //! Paths of the registry tree: the layout that CNCF Distribution's filesystem driver uses, so that an exported
-//! tree serves from a stock Distribution (its `registry/storage/paths.go`). `_referrers` and `mediatype` are ours
-//! and lie where Distribution does not look.
+//! tree serves from a stock Distribution (its `registry/storage/paths.go`). `_referrers`, `_counters` and
+//! `mediatype` are ours and lie where Distribution does not look.
 
 use bytes::Bytes;
 
@@ -71,6 +71,17 @@ pub fn tag_index(repository: &RepositoryName, tag: &Tag, digest: &Digest) -> Str
 /// Everything of a tag.
 pub fn tag_dir(repository: &RepositoryName, tag: &Tag) -> String {
     format!("{REPOSITORIES}/{repository}/_manifests/tags/{tag}")
+}
+
+/// How often a tag has been written or deleted, as text, where several registries write it. Where there is a counter and no
+/// tag, the last of them was a delete.
+pub fn counter(repository: &RepositoryName, tag: &Tag) -> String {
+    format!("{}/{tag}", counters(repository))
+}
+
+/// The counters of all tags.
+pub fn counters(repository: &RepositoryName) -> String {
+    format!("{REPOSITORIES}/{repository}/_counters")
 }
 
 /// Everything of a manifest in a repository.

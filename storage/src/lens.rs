@@ -16,18 +16,29 @@ pub struct Lens {
     prefix: Option<Arc<str>>,
     shows: Option<Shows>,
     closed: bool,
+    member: bool,
 }
 
 impl Lens {
     /// `prefix` is the beginning of a repository's name, without the slash behind it.
     pub fn new(prefix: Option<&str>, shows: Option<Shows>) -> Self {
-        Self { prefix: prefix.map(|prefix| format!("{prefix}/").into()), shows, closed: false }
+        Self { prefix: prefix.map(|prefix| format!("{prefix}/").into()), shows, ..Self::default() }
     }
 
     /// Through a closed one nothing is seen: whoever looks is told that the tree is too old.
     #[must_use]
     pub fn closed(self, closed: bool) -> Self {
         Self { closed, ..self }
+    }
+
+    /// The tree of one who writes tags together with me, so that the newest write of them all counts.
+    #[must_use]
+    pub fn member(self) -> Self {
+        Self { member: true, ..self }
+    }
+
+    pub(crate) fn is_member(&self) -> bool {
+        self.member
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -65,8 +76,8 @@ impl Lens {
         let Some(below) = path.strip_prefix(REPOSITORIES).and_then(|rest| rest.strip_prefix('/')) else {
             return Some(path.into());
         };
-        let end = ["/_layers", "/_manifests", "/_referrers"].iter().find_map(|part| below.find(part));
-        let (repository, rest) = below.split_at_checked(end.unwrap_or(below.len()))?;
+        // Names of repositories have no component that starts with an underscore.
+        let (repository, rest) = below.split_at_checked(below.find("/_").unwrap_or(below.len()))?;
         let theirs = self.theirs(repository)?;
         Some(if theirs.len() == repository.len() {
             path.into()
@@ -85,6 +96,7 @@ impl fmt::Debug for Lens {
         f.debug_struct("Lens")
             .field("prefix", &self.prefix)
             .field("closed", &self.closed)
+            .field("member", &self.member)
             .finish_non_exhaustive()
     }
 }

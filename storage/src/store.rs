@@ -339,19 +339,6 @@ impl Store {
         })
     }
 
-    /// Tags that point to this manifest.
-    pub fn tags_of(&self, repository: &RepositoryName, digest: &Digest) -> Result<Vec<Tag>, StoreError> {
-        let digest = digest.to_string();
-        let mut tags = Vec::new();
-        for row in self.inner.index.after(TreeKey::MINE, Row::Tag(repository.as_str(), "")) {
-            let (tag, value) = row?;
-            if value == digest.as_bytes() {
-                tags.extend(tag.parse::<Tag>());
-            }
-        }
-        Ok(tags)
-    }
-
     pub fn begin_upload(
         &self,
         repository: &RepositoryName,

@@ -78,7 +78,7 @@ pub(crate) fn check(store: &Store, tag: &str, image: &Image) {
     assert!(mine.has_repository(&repository).unwrap());
     assert_eq!(store.mine().repositories(None, 9).unwrap(), ["foo/bar"]);
     assert!(store.mine().tags(&repository, None, 99).unwrap().contains(&tag.to_owned()));
-    assert_eq!(store.tags_of(&repository, &image.manifest.digest).unwrap(), [tag.parse().unwrap()]);
+    assert_eq!(store.mine().tags_of(&repository, &image.manifest.digest).unwrap(), [tag.parse().unwrap()]);
 }
 
 #[test]

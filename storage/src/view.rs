@@ -13,9 +13,9 @@ use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::index::{Row, TreeKey};
 use crate::inner::Inner;
-use crate::layout::REPOSITORIES;
+use crate::layout::{self, REPOSITORIES};
 use crate::lens::Lens;
-use crate::name::RepositoryName;
+use crate::name::{RepositoryName, Tag};
 use crate::overlay::Known;
 use crate::tree;
 
@@ -76,6 +76,14 @@ impl Tree {
         }
     }
 
+    /// Whether its writer and I write tags together. I am one of us.
+    pub fn is_member(&self) -> bool {
+        match &self.source {
+            Source::Mine => true,
+            Source::Followed { lens, .. } => lens.is_member(),
+        }
+    }
+
     /// What a path points to, by the names that are used here.
     pub fn lookup(&self, path: &str) -> Result<Option<Entry>, StoreError> {
         let root = match &self.source {
@@ -121,16 +129,24 @@ impl Tree {
     /// Whether the repository holds anything: a layer, a manifest or a tag.
     pub fn has_repository(&self, repository: &RepositoryName) -> Result<bool, StoreError> {
         for part in ["_layers", "_manifests"] {
-            let path = format!("{REPOSITORIES}/{repository}/{part}");
-            let put = matches!(self.source, Source::Mine) && {
-                let view = self.inner.view.read().unwrap_or_else(PoisonError::into_inner);
-                view.overlay.has_below(&path)
-            };
-            if put || self.lookup(&path)?.is_some() {
+            if self.has_below(&format!("{REPOSITORIES}/{repository}/{part}"))? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Whether writes of tags are counted in the repository.
+    pub fn has_counters(&self, repository: &RepositoryName) -> Result<bool, StoreError> {
+        self.has_below(&layout::counters(repository))
+    }
+
+    fn has_below(&self, path: &str) -> Result<bool, StoreError> {
+        let put = matches!(self.source, Source::Mine) && {
+            let view = self.inner.view.read().unwrap_or_else(PoisonError::into_inner);
+            view.overlay.has_below(path)
+        };
+        Ok(put || self.lookup(path)?.is_some())
     }
 
     /// What lists show: nothing of a tree that is too old.
@@ -150,6 +166,22 @@ impl Tree {
         };
         let row = Row::Tag(repository, after.unwrap_or_default());
         self.inner.index.after(self.key, row).take(limit).map(|row| Ok(row?.0)).collect()
+    }
+
+    /// The tags that point to a manifest.
+    pub fn tags_of(&self, repository: &RepositoryName, digest: &Digest) -> Result<Vec<Tag>, StoreError> {
+        let Some(repository) = self.listed().and_then(|lens| lens.theirs(repository.as_str())) else {
+            return Ok(Vec::new());
+        };
+        let digest = digest.to_string();
+        let mut tags = Vec::new();
+        for row in self.inner.index.after(self.key, Row::Tag(repository, "")) {
+            let (tag, value) = row?;
+            if value == digest.as_bytes() {
+                tags.extend(tag.parse::<Tag>());
+            }
+        }
+        Ok(tags)
     }
 
     /// Repositories that hold a manifest, in byte order, those after `after`.

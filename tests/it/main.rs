@@ -11,6 +11,7 @@ mod writer;
 
 mod access;
 mod audience;
+mod boards;
 mod bundle;
 mod command_line;
 mod configuration;

@@ -74,6 +74,9 @@ func newNode(ctx context.Context) *node {
 	n.priv, _, _ = crypto.GenerateEd25519Key(rand.Reader)
 	var ds datastore.Batching = dssync.MutexWrap(datastore.NewMapDatastore())
 	if *repoDir != "" {
+		if err := os.MkdirAll(*repoDir, 0o755); err != nil {
+			panic(err)
+		}
 		blk := must(flatfs.CreateOrOpen(must(filepath.Abs(filepath.Join(*repoDir, "blocks"))), flatfs.NextToLast(2), false))
 		ldb := must(leveldb.NewDatastore(filepath.Join(*repoDir, "datastore"), nil))
 		ds = mount.New([]mount.Mount{{Prefix: blockstore.BlockPrefix, Datastore: blk}, {Prefix: datastore.NewKey("/"), Datastore: ldb}})

@@ -165,6 +165,7 @@ impl Worker {
             if !names.is_empty() {
                 self.answers.ask(Task::Own { names, peers: Whom::One(peer_id) });
             }
+            self.ask_for_registries(&peer_id);
         }
     }
 

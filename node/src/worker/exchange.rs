@@ -1,5 +1,7 @@
 //! Records between peers: published, asked for, judged and passed on.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use libp2p::PeerId;
 use libp2p::gossipsub::{self, MessageAcceptance, TopicHash};
@@ -23,6 +25,8 @@ use crate::{fetch, follow, gossip};
 const PASS_ON: usize = 8;
 /// Questions to other Sampans that are out at once.
 const MAX_ASKED: usize = 1024;
+/// Boards that came to a peer while it was connected are heard of within this time.
+const REGISTRIES_AGAIN: Duration = Duration::from_secs(20);
 
 impl Worker {
     pub(super) fn publish(&mut self, record: &Verified, nodes: Bytes) -> Result<Published, PublishError> {
@@ -107,6 +111,13 @@ impl Worker {
                         let audience = self.members.audience(&peer);
                         self.answers.ask(Task::Ask { name, have, audience, channel });
                     }
+                    follow::Request::Registries if self.members.contains(&peer) => {
+                        self.answers.ask(Task::Registries { channel });
+                    }
+                    follow::Request::Registries => {
+                        let unknown = follow::Response::Unknown;
+                        let _ = self.swarm.behaviour_mut().follow.send_response(channel, unknown);
+                    }
                     follow::Request::Update { name, record, nodes, room } => {
                         let _ =
                             self.swarm.behaviour_mut().follow.send_response(channel, follow::Response::Taken);
@@ -116,9 +127,14 @@ impl Worker {
                 }
             }
             follow::Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
-                let name = self.asked.remove(&request_id);
-                if let (Some(name), follow::Response::Known { record, nodes }) = (name, response) {
-                    self.offer(&name, &record, nodes, Via::Follow, Some(peer));
+                match (self.asked.remove(&request_id), response) {
+                    (Some(name), follow::Response::Known { record, nodes }) => {
+                        self.offer(&name, &record, nodes, Via::Follow, Some(peer));
+                    }
+                    (None, follow::Response::Registries { names }) => {
+                        self.outbox.push(Event::Registries { names, from: peer }, &self.counters);
+                    }
+                    _ => {}
                 }
             }
             follow::Event::OutboundFailure { peer, request_id, error, .. } => {
@@ -252,6 +268,23 @@ impl Worker {
             }
         }
         verdict
+    }
+
+    /// Members are asked again now and then: others may have come to them.
+    pub(super) fn ask_for_registries_due(&mut self, now: Instant) {
+        if self.registries_due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.registries_due = Some(now + REGISTRIES_AGAIN);
+        for peer in self.peers.sampans() {
+            self.ask_for_registries(&peer);
+        }
+    }
+
+    pub(super) fn ask_for_registries(&mut self, peer: &PeerId) {
+        if self.registries_due.is_some() && self.members.contains(peer) {
+            self.swarm.behaviour_mut().follow.send_request(peer, follow::Request::Registries);
+        }
     }
 
     /// Asks the peers what is newer than `record`, which is what the program keeps.

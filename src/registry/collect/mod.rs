@@ -19,6 +19,7 @@ use sampan_storage::{
 use serde::{Deserialize, Serialize};
 
 use super::delete::remove_revision;
+use super::tags::{Whose, remove_tag};
 use super::{Registry, RegistryError};
 use graph::{Graph, Short, short};
 use retention::Tagged;
@@ -207,7 +208,7 @@ impl Collection<'_, '_> {
         if !self.dry_run {
             let mut commit = Commit::new();
             commit.expect(path, link.cid);
-            commit.remove(layout::tag_dir(repository, &tagged.tag));
+            remove_tag(&self.store.trees(), &mut commit, repository, &tagged.tag, Whose::Mine)?;
             match self.store.commit_blocking(commit) {
                 Ok(()) => {}
                 Err(StoreError::Changed) => return Ok(false),
