@@ -183,10 +183,10 @@ fn describe(
 }
 
 fn describe_mirror(mirror: &Mirrored) -> String {
-    let Mirrored { fetched, bytes, missing, lacks, finished, stopped, .. } = mirror;
+    let Mirrored { fetched, bytes, missing, finished, stopped, error, .. } = mirror;
     let came = format!("{fetched} blobs of {bytes} bytes came");
-    let first = lacks.first().map(|digest| format!(", such as {digest}")).unwrap_or_default();
-    let lacks = (*missing > 0).then(|| format!(", {missing} are with nobody who is connected{first}"));
+    let why = error.as_deref().map(|why| format!(", the last of them {why}")).unwrap_or_default();
+    let lacks = (*missing > 0).then(|| format!(", {missing} are missing{why}"));
     let lacks = lacks.unwrap_or_default();
     match (stopped, finished) {
         (Some(why), _) => format!("mirror: {why}; {came}{lacks}"),

@@ -175,12 +175,12 @@ fn reached(error: &RegistryError) -> Option<u64> {
 fn registry(error: &RegistryError) -> (StatusCode, &'static str) {
     match error {
         RegistryError::RepositoryUnknown(_) => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
-        RegistryError::BlobUnknown(_) | RegistryError::BlobUnavailable(_) => {
+        RegistryError::BlobUnknown(_) | RegistryError::BlobUnavailable(_) | RegistryError::BlobWrong(_) => {
             (StatusCode::NOT_FOUND, "BLOB_UNKNOWN")
         }
-        RegistryError::ManifestUnknown(_) | RegistryError::ManifestUnavailable(_) => {
-            (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN")
-        }
+        RegistryError::ManifestUnknown(_)
+        | RegistryError::ManifestUnavailable(_)
+        | RegistryError::ManifestWrong(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
         RegistryError::ManifestBlobUnknown(_) => (StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN"),
         RegistryError::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
         RegistryError::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),

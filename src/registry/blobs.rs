@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use sampan_storage::{BlobFile, Digest, Entry, RepositoryName, Store, StoreError, Tree, layout};
 
-use super::{BlobStream, OriginError, Registry, RegistryError, RemoteBlob, is_missing};
+use super::{BlobStream, OriginError, Registry, RegistryError, RemoteBlob, is_malformed, is_missing};
 
 /// A blob of a followed tree up to this size may be one block that is here although no file of it is; it is read
 /// whole. A leaf has at most 1 MiB.
@@ -61,7 +61,8 @@ impl Registry {
     ) -> Result<BlobStream, RegistryError> {
         let digest = want.digest;
         self.origin.open(want, range).await.map_err(|error| match error {
-            OriginError::Unavailable | OriginError::DigestMismatch => RegistryError::BlobUnavailable(digest),
+            OriginError::Unavailable => RegistryError::BlobUnavailable(digest),
+            OriginError::Wrong(_) => RegistryError::BlobWrong(digest),
             OriginError::Store(error) => error.into(),
         })
     }
@@ -73,7 +74,13 @@ fn find_visible(store: &Store, repository: &RepositoryName, digest: &Digest) -> 
         return Err(RegistryError::BlobUnknown(*digest));
     }
     let content = find_content(store, &trees, digest)?;
-    content.map(|content| content.blob).ok_or(RegistryError::BlobUnknown(*digest))
+    match content.map(|content| content.blob) {
+        Some(Blob::Remote(want)) if store.is_wrong(digest, &want.entry.cid) => {
+            Err(RegistryError::BlobWrong(*digest))
+        }
+        Some(blob) => Ok(blob),
+        None => Err(RegistryError::BlobUnknown(*digest)),
+    }
 }
 
 /// The bytes of a blob, and the entry by which a tree holds them.
@@ -137,7 +144,7 @@ pub(super) fn find_content(
     }
     if let Some((tree, entry)) = held.first()
         && let Some(file) = store.blob(digest)?
-        && is_sound(store, tree, entry, &file)?
+        && is_sound(store, &held, digest, &file)?
     {
         let mine = tree.name().is_none();
         if !mine {
@@ -146,15 +153,24 @@ pub(super) fn find_content(
         }
         return Ok(Some(Content { blob: Blob::File(file), entry: entry.clone(), mine }));
     }
-    let mut remote = None;
+    let mut remote: Option<Content> = None;
     for (tree, entry) in held {
+        // What is known to be wrong is named only where nobody has it right.
+        let is_better = remote.as_ref().is_none_or(|known| store.is_wrong(digest, &known.entry.cid));
         match (read_small(tree, &entry, digest), tree.name()) {
             (Ok((_, Some(bytes))), name) => {
                 return Ok(Some(Content { blob: Blob::Small(bytes), entry, mine: name.is_none() }));
             }
-            (Ok((size, None)), Some(name)) if remote.is_none() => {
+            (Ok((size, None)), Some(name)) if is_better => {
                 let want = RemoteBlob { tree: name.to_owned(), digest: *digest, entry: entry.clone(), size };
                 remote = Some(Content { blob: Blob::Remote(want), entry, mine: false });
+            }
+            // No file of any size: as one that is fetched and turns out wrong.
+            (Err(error), Some(name)) if is_malformed(&error) => {
+                store.note_wrong(digest, &entry.cid);
+                let want =
+                    RemoteBlob { tree: name.to_owned(), digest: *digest, entry: entry.clone(), size: 0 };
+                remote.get_or_insert(Content { blob: Blob::Remote(want), entry, mine: false });
             }
             // In my own tree without its file: the file failed a check, so that it is to be pushed again.
             (Ok((_, None)), _) => {}
@@ -167,15 +183,30 @@ pub(super) fn find_content(
     }
 }
 
-/// Whether the file is as long as the tree says. One that is not is hashed, because the tree may be wrong as well, and
-/// goes into quarantine if it is no longer what it was.
-fn is_sound(store: &Store, tree: &Tree, entry: &Entry, file: &BlobFile) -> Result<bool, StoreError> {
-    match tree.size(entry) {
-        Ok(size) if size == file.size => Ok(true),
-        Ok(_) => store.examine(file),
-        // Its length is not known at once.
-        Err(_) => Ok(true),
+/// Whether the file is as long as a tree says. One that is not is hashed, because trees may be wrong as well, and goes into
+/// quarantine if it is no longer what it was. Of a tree that was wrong this is known then, and it has nothing hashed again.
+fn is_sound(
+    store: &Store,
+    held: &[(&Tree, Entry)],
+    digest: &Digest,
+    file: &BlobFile,
+) -> Result<bool, StoreError> {
+    let mut differing = Vec::new();
+    for (tree, entry) in held {
+        match tree.size(entry) {
+            Ok(size) if size != file.size => differing.push((tree, entry)),
+            // Or its length is not known at once.
+            _ => return Ok(true),
+        }
     }
+    if differing.iter().all(|(_, entry)| store.is_wrong(digest, &entry.cid)) {
+        return Ok(true);
+    }
+    let sound = store.examine(file)?;
+    for (_, entry) in differing.iter().filter(|(tree, _)| sound && tree.name().is_some()) {
+        store.note_wrong(digest, &entry.cid);
+    }
+    Ok(sound)
 }
 
 /// Size of the entry, and its bytes where they are small, here and right.

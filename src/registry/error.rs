@@ -12,10 +12,16 @@ pub(crate) enum RegistryError {
     BlobUnknown(Digest),
     #[error("{0} is known, but no peer gives its bytes now")]
     BlobUnavailable(Digest),
+    #[error("{0} is known, but what the followed tree has in its place is something else, and is not kept")]
+    BlobWrong(Digest),
     #[error("{0} is not in this repository")]
     ManifestUnknown(Reference),
     #[error("the manifest {0} is known, but no peer gives its bytes now")]
     ManifestUnavailable(Digest),
+    #[error(
+        "the manifest {0} is known, but what the followed tree has in its place is something else, and is not kept"
+    )]
+    ManifestWrong(Digest),
     #[error("the manifest names {} that {} not in this repository; push them first", list(.0), if .0.len() == 1 { "is" } else { "are" })]
     ManifestBlobUnknown(Vec<Digest>),
     #[error(transparent)]

@@ -83,9 +83,8 @@ impl Registry {
         match self.origin.fetch(want).await {
             Ok(file) => self.blocking(move |_| file.read_all(MAX_MANIFEST)).await,
             Err(OriginError::Store(error)) => Err(error.into()),
-            Err(OriginError::Unavailable | OriginError::DigestMismatch) => {
-                Err(RegistryError::ManifestUnavailable(digest))
-            }
+            Err(OriginError::Unavailable) => Err(RegistryError::ManifestUnavailable(digest)),
+            Err(OriginError::Wrong(_)) => Err(RegistryError::ManifestWrong(digest)),
         }
     }
 }
@@ -157,7 +156,7 @@ fn typed(
 }
 
 fn beside(tree: &Tree, repository: &RepositoryName, digest: &Digest) -> Result<Option<String>, StoreError> {
-    let file = tree.read(&layout::media_type(repository, digest), MAX_MEDIA_TYPE_FILE)?;
+    let file = tags::small_file(tree, &layout::media_type(repository, digest), MAX_MEDIA_TYPE_FILE)?;
     let text = file.and_then(|file| String::from_utf8(file.into()).ok());
     Ok(text.map(|text| text.trim().to_owned()).filter(|text| is_media_type(text)))
 }

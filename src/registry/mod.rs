@@ -119,6 +119,11 @@ where
     }
 }
 
+/// Bytes that are not what the tree says of them: whoever made it is at fault, and it is of no use to ask again.
+fn is_malformed(error: &StoreError) -> bool {
+    matches!(error, StoreError::Block(error) if matches!(**error, sampan_storage::BlockError::Malformed { .. }))
+}
+
 /// A block that is named but not here: the tree is known, its bytes are not.
 fn is_missing(error: &StoreError) -> bool {
     matches!(error, StoreError::Block(error) if matches!(**error, sampan_storage::BlockError::Missing(_)))

@@ -1,11 +1,12 @@
 //! The port through which bytes come that only a followed name has.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use sampan_storage::{BlobFile, Digest, Entry};
+use sampan_storage::{BlobFile, BlockError, Digest, Entry, StoreError};
 
 /// Where the bytes of followed trees come from. The node's side implements it.
 pub(crate) trait Origin: Send + Sync {
@@ -48,10 +49,24 @@ impl std::fmt::Debug for BlobStream {
 pub(crate) enum OriginError {
     #[error("no peer gave it in time")]
     Unavailable,
-    #[error("the bytes do not have the digest that the tree names them by")]
-    DigestMismatch,
+    /// It is the publisher's fault, and of no use to be asked for again.
+    #[error("the tree has something else in its place: {0}")]
+    Wrong(Arc<str>),
     #[error("storing it failed: {0}")]
-    Store(#[from] sampan_storage::StoreError),
+    Store(StoreError),
+}
+
+impl From<StoreError> for OriginError {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::DigestMismatch { actual, .. } => Self::Wrong(format!("{actual}").into()),
+            StoreError::TooLarge { .. } => Self::Wrong("a file that is longer than it says".into()),
+            StoreError::Block(block) if matches!(**block, BlockError::Malformed { .. }) => {
+                Self::Wrong(block.to_string().into())
+            }
+            _ => Self::Store(error),
+        }
+    }
 }
 
 /// An origin without peers: what is not on this disk is not to be had.

@@ -167,7 +167,7 @@ impl Registry {
                 Standing::Missing => None,
                 Standing::Remote(want, entry) => match self.origin.fetch(want).await {
                     Ok(file) => Some(Content { blob: Blob::File(file), entry, mine: false }),
-                    Err(OriginError::Unavailable | OriginError::DigestMismatch) => None,
+                    Err(OriginError::Unavailable | OriginError::Wrong(_)) => None,
                     Err(OriginError::Store(error)) => return Err(RegistryError::from(error)),
                 },
             };

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use sampan_storage::{Commit, Digest, RepositoryName, StoreError, Tag, Tree, layout};
 
-use super::Policy;
+use super::{Policy, is_malformed};
 
 /// The text of a counter is shorter.
 const MAX_COUNTER_FILE: u64 = 32;
@@ -34,8 +34,21 @@ pub(super) fn read_tag(
     repository: &RepositoryName,
     tag: &Tag,
 ) -> Result<Option<Digest>, StoreError> {
-    let link = tree.read(&layout::tag(repository, tag), layout::MAX_LINK)?;
+    let link = small_file(tree, &layout::tag(repository, tag), layout::MAX_LINK)?;
     Ok(link.and_then(|link| layout::parse_link(&link)))
+}
+
+/// A file that is small wherever it means something. One of a followed tree that is longer may not even be here; it counts
+/// for nothing, as does what is no file.
+pub(super) fn small_file(tree: &Tree, path: &str, limit: u64) -> Result<Option<Bytes>, StoreError> {
+    let Some(entry) = tree.lookup(path)? else { return Ok(None) };
+    if tree.size(&entry).is_ok_and(|size| size > limit) {
+        return Ok(None);
+    }
+    match tree.read_entry(&entry, limit) {
+        Err(error) if tree.name().is_some() && is_malformed(&error) => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 /// The last write or delete of a tag in this tree. The first write of all needs no counter beside it.
@@ -175,7 +188,7 @@ fn are_together(trees: &[Tree]) -> bool {
 }
 
 fn read_counter(tree: &Tree, repository: &RepositoryName, tag: &Tag) -> Result<Option<u64>, StoreError> {
-    let text = tree.read(&layout::counter(repository, tag), MAX_COUNTER_FILE)?;
+    let text = small_file(tree, &layout::counter(repository, tag), MAX_COUNTER_FILE)?;
     let counter = text.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
     Ok(counter.filter(|counter| (1..=MAX_COUNTER).contains(counter)))
 }

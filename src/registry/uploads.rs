@@ -179,7 +179,7 @@ impl Registry {
         if let Blob::Remote(want) = content.blob {
             match self.origin.fetch(want).await {
                 Ok(_) => {}
-                Err(OriginError::Unavailable | OriginError::DigestMismatch) => return Ok(false),
+                Err(OriginError::Unavailable | OriginError::Wrong(_)) => return Ok(false),
                 Err(OriginError::Store(error)) => return Err(error.into()),
             }
         }

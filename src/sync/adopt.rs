@@ -8,7 +8,8 @@ use bytes::Bytes;
 use sampan_node::bitswap::SessionOptions;
 use sampan_node::{Node, PeerId};
 use sampan_storage::block::BlockError;
-use sampan_storage::tree::{Diff, Progress};
+use sampan_storage::layout::{self, Item};
+use sampan_storage::tree::{Diff, Difference, Progress};
 use sampan_storage::{Adoption, Block, Cid, Store, fail};
 
 use super::seek::{SeekError, Seeker};
@@ -25,6 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const BATCH: usize = 64;
 /// Fewer where they are large, as no honest directory is.
 const BATCH_BYTES: usize = 1024 * 1024;
+
+/// Tags, manifests and referrers of one tree: a registry of 100,000 tags, each with a manifest of its own, has 200,000. Each
+/// takes some 250 bytes of memory while the lists are written, and costs its publisher nothing: the directories may all
+/// be the same few blocks.
+const MAX_LISTED: usize = 500_000;
 
 /// What is to be read.
 #[derive(Clone, Debug)]
@@ -54,7 +60,11 @@ pub(super) async fn adopt(
         let store = store.clone();
         blocking(move || store.put_blocks(&nodes::decode(&nodes))).await??;
     }
-    bring(store, node, &mut place, old, root, from).await?;
+    let listed = {
+        let (store, name) = (store.clone(), name.clone());
+        blocking(move || store.listed(&name)).await??
+    };
+    bring(store, node, &mut place, old, root, from, listed).await?;
     drop(place);
     let blocks = store.clone();
     blocking(move || blocks.sync_blocks()).await??;
@@ -69,6 +79,37 @@ pub(super) fn is_unfit(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(BlockError::Malformed { .. }))
 }
 
+/// What a tree has in its lists.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    /// Before.
+    listed: usize,
+    added: usize,
+    removed: usize,
+}
+
+impl Count {
+    fn see(&mut self, difference: &Difference) {
+        let is_listed = |item| matches!(item, Item::Tag(..) | Item::Revision(..) | Item::Referrer { .. });
+        match (&difference.old, &difference.new) {
+            (None, Some(_)) if layout::parse(&difference.path).is_some_and(is_listed) => self.added += 1,
+            (Some(_), None) if layout::parse(&difference.path).is_some_and(is_listed) => self.removed += 1,
+            _ => {}
+        }
+    }
+
+    /// `whole`: there is nothing more to be seen, so that what goes is known as well as what comes.
+    fn check(self, root: Cid, whole: bool) -> Result<(), BlockError> {
+        let Self { listed, added, removed } = self;
+        let all = if whole { (listed + added).saturating_sub(removed) } else { added };
+        if all > MAX_LISTED && added > removed {
+            let reason = "its tree has more than 500,000 tags, manifests and referrers";
+            return Err(BlockError::Malformed { cid: root, reason });
+        }
+        Ok(())
+    }
+}
+
 /// Asks for what is missing of a tree until all of it is here.
 async fn bring(
     store: &Store,
@@ -77,8 +118,10 @@ async fn bring(
     old: Option<Cid>,
     root: Cid,
     from: Option<PeerId>,
+    listed: usize,
 ) -> anyhow::Result<()> {
     let mut diff = Diff::new(old, root, EAGER);
+    let mut count = Count { listed, ..Count::default() };
     let mut seeker = None;
     loop {
         if place.is_over() {
@@ -86,12 +129,14 @@ async fn bring(
         }
         let (blocks, room) = (store.clone(), place.room());
         let look = move || {
-            let progress = diff.advance_within(room, &blocks, &mut |_| {});
-            (diff, progress)
+            let progress = diff.advance_within(room, &blocks, &mut |found| count.see(&found));
+            (diff, count, progress)
         };
         let progress;
-        (diff, progress) = place.look(look).await?;
-        let missing = match progress? {
+        (diff, count, progress) = place.look(look).await?;
+        let progress = progress?;
+        count.check(root, progress == Progress::Done)?;
+        let missing = match progress {
             Progress::Done => return Ok(()),
             Progress::More => continue,
             Progress::Full => {
@@ -99,6 +144,7 @@ async fn bring(
                 drop(diff);
                 place.widen().await?;
                 diff = Diff::new(old, root, EAGER);
+                count = Count { listed, ..Count::default() };
                 continue;
             }
             Progress::Missing(missing) => missing,
@@ -143,4 +189,22 @@ async fn keep(store: &Store, node: &Node, blocks: Vec<Block>) -> anyhow::Result<
     // Others may wait for the same.
     node.bitswap().notify(cids).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_may_be_exchanged_for_another_but_not_grow_step_by_step_beyond_what_is_listed() {
+        let root = sampan_storage::block::cid_of(sampan_storage::block::DAG_PB, b"root");
+        let check =
+            |listed, added, removed, whole| Count { listed, added, removed }.check(root, whole).is_ok();
+        assert!(check(0, MAX_LISTED, 0, true) && check(MAX_LISTED, MAX_LISTED, 0, false));
+        assert!(check(MAX_LISTED, MAX_LISTED, MAX_LISTED, true));
+        assert!(!check(0, MAX_LISTED + 1, 0, false), "it need not be seen to its end");
+        assert!(!check(MAX_LISTED, 1, 0, true));
+        // One that has too many already may become smaller.
+        assert!(check(MAX_LISTED * 2, 1, 2, true));
+    }
 }

@@ -38,6 +38,11 @@ use crate::registry::{BlobStream, Origin, OriginError, RemoteBlob};
 const WINDOW: usize = 16 * 1024 * 1024;
 /// dag-pb blocks asked for ahead; each may turn out to be a leaf of 256 KiB.
 const NODES_AHEAD: usize = 32;
+/// Fewer where they are large.
+const NODES_AHEAD_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of dag-pb blocks that are in memory until the blob is whole, or until they are passed: enough for 150 GiB in
+/// leaves of 256 KiB. A hostile one could have nodes without end.
+const MAX_NODES: usize = 32 * 1024 * 1024;
 /// What such a block is taken for in the window.
 const NODE: u32 = 256 * 1024;
 /// Blocks between network and disk.
@@ -105,6 +110,9 @@ impl Fetcher {
 
     /// The flight for this blob: one that is on its way, or a new one.
     async fn join(&self, want: &RemoteBlob) -> Result<Arc<Flight>, OriginError> {
+        if self.store.is_wrong(&want.digest, &want.entry.cid) {
+            return Err(OriginError::Wrong("it was fetched lately, and was not kept".into()));
+        }
         let mut flights = self.flights.lock().await;
         flights.retain(|_, flight| flight.strong_count() > 0);
         if let Some(flight) = flights.get(&want.digest).and_then(Weak::upgrade) {
@@ -140,6 +148,9 @@ impl Fetcher {
             outcome = self.bring(&want, partial, &progress, &readers) => outcome,
             () = progress.closed() => return,
         };
+        if matches!(outcome, Err(OriginError::Wrong(_))) {
+            self.store.note_wrong(&want.digest, &want.entry.cid);
+        }
         if let Err(error) = &outcome {
             tracing::info!(digest = %want.digest, name = want.tree, %error, "a blob could not be fetched");
         }
@@ -169,16 +180,11 @@ impl Fetcher {
         let partial = writer.await.map_err(|_| OriginError::Unavailable)??;
         walked?;
         let root = want.entry.cid;
-        match off_thread(move || partial.finish(&root)).await? {
-            Ok(_) => {
-                self.arrivals.add(&want.tree, want.size);
-                // Others may wait for the same.
-                self.node.bitswap().restocked().await;
-                Ok(())
-            }
-            Err(StoreError::DigestMismatch { .. }) => Err(OriginError::DigestMismatch),
-            Err(error) => Err(error.into()),
-        }
+        off_thread(move || partial.finish(&root)).await??;
+        self.arrivals.add(&want.tree, want.size);
+        // Others may wait for the same.
+        self.node.bitswap().restocked().await;
+        Ok(())
     }
 
     /// Goes along the DAG, asks for what is not here, and hands what arrives to the writer.
@@ -195,6 +201,7 @@ impl Fetcher {
         let mut walk = Walk {
             leaves: Leaves::new(want.entry.cid, Some(want.size)),
             nodes: Arc::default(),
+            weight: 0,
             known: BTreeMap::new(),
             order: BTreeSet::new(),
             turns,
@@ -250,7 +257,7 @@ impl Fetcher {
                     writes.send(write).await.map_err(|_| OriginError::Unavailable)?;
                 }
             } else if nodes.remove(&cid) {
-                walk.nodes.put(&Block::verified(cid, data).map_err(StoreError::from)?);
+                walk.take_node(&Block::verified(cid, data).map_err(StoreError::from)?)?;
                 walk.blocked = false;
             }
         }
@@ -268,6 +275,8 @@ struct Walk {
     leaves: Leaves,
     /// dag-pb blocks that have arrived and were not passed yet.
     nodes: Arc<MemoryBlocks>,
+    /// Bytes of these.
+    weight: usize,
     /// Leaves to ask for, by offset, with their lengths.
     known: BTreeMap<u64, (Cid, u64)>,
     /// The same by whose turn they are.
@@ -301,9 +310,15 @@ impl Walk {
                     break;
                 }
                 Step::Missing(first) => {
-                    let ahead = self.leaves.pending(NODES_AHEAD).into_iter().map(|(cid, _)| cid);
-                    let missing =
-                        ahead.filter(|cid| cid.codec() != RAW && nodes.get(cid).is_ok_and(|it| it.is_none()));
+                    let mut bytes = 0_u64;
+                    let fits = |(_, len): &(Cid, u64)| {
+                        bytes = bytes.saturating_add(*len);
+                        bytes <= NODES_AHEAD_BYTES
+                    };
+                    let ahead = self.leaves.pending(NODES_AHEAD).into_iter().take_while(fits);
+                    let missing = ahead
+                        .map(|(cid, _)| cid)
+                        .filter(|cid| cid.codec() != RAW && nodes.get(cid).is_ok_and(|it| it.is_none()));
                     found.nodes = std::iter::once(first).chain(missing).collect();
                     self.blocked = true;
                     break;
@@ -315,7 +330,10 @@ impl Walk {
                         LeafForm::DagPb => {
                             let block = blocks.need(&cid)?;
                             let bytes = leaf_bytes(&cid, &block)?;
-                            nodes.remove(&cid);
+                            if nodes.get(&cid)?.is_some() {
+                                self.weight = self.weight.saturating_sub(block.len());
+                                nodes.remove(&cid);
+                            }
                             Some((block, bytes))
                         }
                         LeafForm::Raw => store.get(&cid)?.map(|block| (block.clone(), block)),
@@ -336,6 +354,15 @@ impl Walk {
             store.put_blocks(&nodes.take())?;
         }
         Ok((self, found))
+    }
+
+    fn take_node(&mut self, node: &Block) -> Result<(), OriginError> {
+        self.weight += node.data().len();
+        if self.weight > MAX_NODES {
+            return Err(OriginError::Wrong("a file with more nodes than can be held".into()));
+        }
+        self.nodes.put(node);
+        Ok(())
     }
 
     /// The next leaf to ask for: the first in the file, or the one whose turn it is.

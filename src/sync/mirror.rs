@@ -62,24 +62,9 @@ pub(crate) struct Mirrored {
     /// It is the quota.
     #[serde(default)]
     pub(crate) full: bool,
-}
-
-/// How a pass has ended.
-enum Ended {
-    /// All of it is here.
-    Whole,
-    Missing,
-    Closed(Closed),
-}
-
-/// What became of one blob.
-enum Brought {
-    Here,
-    /// So many bytes came.
-    Came(u64),
-    Missing(Digest),
-    /// The gate is closed.
-    Refused,
+    /// Why the last that is missing did not come.
+    #[serde(default)]
+    pub(crate) error: Option<String>,
 }
 
 /// Clones share what they know.
@@ -89,6 +74,31 @@ pub(crate) struct Mirrors {
     follower: Follower,
     fetcher: Fetcher,
     progress: Arc<Mutex<HashMap<String, Mirrored>>>,
+}
+
+/// What became of a blob that a root links.
+enum Brought {
+    /// It is here, or is small and came with its directory.
+    Here,
+    /// So many bytes came.
+    Came(u64),
+    /// And why it did not come.
+    Missing(Digest, String),
+    /// The gate is closed.
+    Refused,
+    /// Another root was adopted meanwhile, and has it no more.
+    Left,
+}
+
+/// How a pass over a root has ended.
+enum Ended {
+    Whole,
+    /// Something is missing; it is looked for again.
+    Lacking,
+    /// Another root has come, without what this one has: this one is not whole here, and will not be. What the next one
+    /// has is found by what was whole before.
+    Overtaken,
+    Closed(Closed),
 }
 
 /// A tree that is mirrored, at a root.
@@ -153,7 +163,8 @@ impl Mirrors {
                     again.remove(&goal.tree);
                     match whole {
                         Ok(Ended::Whole) => { done.insert(goal.tree, goal.root); }
-                        Ok(Ended::Missing) => { again.insert(goal.tree, (goal.root, Instant::now() + RETRY)); }
+                        Ok(Ended::Overtaken) => {}
+                        Ok(Ended::Lacking) => { again.insert(goal.tree, (goal.root, Instant::now() + RETRY)); }
                         Ok(Ended::Closed(closed)) => {
                             again.insert(goal.tree, (goal.root, Instant::now() + closed.wait()));
                         }
@@ -238,15 +249,17 @@ impl Mirrors {
         });
         let mut fetches =
             std::pin::pin!(found.map(|digest| self.bring(goal, digest, &gate)).buffer_unordered(FETCHES));
+        let mut overtaken = false;
         while let Some(brought) = fetches.next().await {
-            let bytes = self.count(tree, &brought, gate.kept());
+            overtaken |= matches!(brought, Brought::Left);
+            let bytes = self.count(tree, brought, gate.kept());
             pace.wait(bytes).await;
         }
         walk.await??;
         let closed = gate.closed();
         let mut progress = self.lock();
-        let Some(progress) = progress.get_mut(tree) else { return Ok(Ended::Missing) };
-        progress.finished = progress.missing == 0 && closed.is_none();
+        let Some(progress) = progress.get_mut(tree) else { return Ok(Ended::Lacking) };
+        progress.finished = progress.missing == 0 && closed.is_none() && !overtaken;
         progress.full = matches!(closed, Some(Closed::Quota { .. }));
         progress.stopped = closed.as_ref().map(|closed| closed.why().to_owned());
         let Mirrored { fetched, bytes, missing, finished, .. } = *progress;
@@ -259,7 +272,8 @@ impl Mirrors {
                 Ended::Closed(closed)
             }
             None if finished => Ended::Whole,
-            None => Ended::Missing,
+            None if overtaken => Ended::Overtaken,
+            None => Ended::Lacking,
         })
     }
 
@@ -276,47 +290,52 @@ impl Mirrors {
     }
 
     async fn bring(&self, goal: &Goal, digest: Digest, gate: &Gate) -> Brought {
-        let (store, tree) = (self.store.clone(), goal.tree.clone());
-        match blocking(move || wanted(&store, &tree, digest)).await.and_then(|wanted| wanted) {
-            Ok(None) => Brought::Here,
-            Ok(Some(want)) if !gate.enter(want.size) => Brought::Refused,
-            Ok(Some(want)) => {
+        let (store, goal) = (self.store.clone(), goal.clone());
+        let brought = match blocking(move || wanted(&store, &goal, digest)).await {
+            Ok(Ok(Wanted::Nothing)) => return Brought::Here,
+            Ok(Ok(Wanted::Left)) => return Brought::Left,
+            Ok(Ok(Wanted::Blob(want))) if !gate.enter(want.size) => return Brought::Refused,
+            Ok(Ok(Wanted::Blob(want))) => {
                 let size = want.size;
-                if self.fetcher.fetch(want).await.is_ok() {
-                    Brought::Came(size)
-                } else {
+                let fetched = self.fetcher.fetch(*want).await;
+                if fetched.is_err() {
                     gate.leave(size);
-                    Brought::Missing(digest)
                 }
+                fetched.map(|_| size).map_err(anyhow::Error::from)
             }
+            Ok(Err(error)) | Err(error) => Err(error),
+        };
+        match brought {
+            Ok(size) => Brought::Came(size),
             Err(error) => {
-                tracing::debug!(%digest, error = format!("{error:#}"), "a blob of a mirror cannot be looked for");
-                Brought::Missing(digest)
+                tracing::debug!(%digest, error = format!("{error:#}"), "a blob of a mirror does not come");
+                Brought::Missing(digest, format!("{error:#}"))
             }
         }
     }
 
-    /// Bytes that came.
-    fn count(&self, tree: &str, brought: &Brought, kept: Option<u64>) -> u64 {
+    /// Returns the bytes that came.
+    fn count(&self, tree: &str, brought: Brought, kept: Option<u64>) -> u64 {
         let mut all = self.lock();
         let Some(progress) = all.get_mut(tree) else { return 0 };
         progress.links += 1;
         progress.kept = kept;
         match brought {
-            Brought::Here | Brought::Refused => {}
+            Brought::Here | Brought::Left | Brought::Refused => 0,
             Brought::Came(bytes) => {
                 progress.fetched += 1;
                 progress.bytes += bytes;
-                return *bytes;
+                bytes
             }
-            Brought::Missing(digest) => {
+            Brought::Missing(digest, why) => {
                 progress.missing += 1;
+                progress.error = Some(format!("{digest}: {why}"));
                 if progress.lacks.len() < MAX_LACKS {
                     progress.lacks.push(digest.to_string());
                 }
+                0
             }
         }
-        0
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Mirrored>> {
@@ -371,19 +390,30 @@ fn walk(
     }
 }
 
-/// What is to be fetched of this digest; nothing where it is here, or small enough to have come with its directory.
-fn wanted(store: &Store, tree: &str, digest: Digest) -> anyhow::Result<Option<RemoteBlob>> {
+enum Wanted {
+    Nothing,
+    Blob(Box<RemoteBlob>),
+    Left,
+}
+
+/// What is to be fetched of this digest: nothing where it is here, or small enough to have come with its directory.
+fn wanted(store: &Store, goal: &Goal, digest: Digest) -> anyhow::Result<Wanted> {
     // One that is leaving the cache just now has left it after this. Nobody asks for it, so that it is no use.
     store.pin(vec![digest]).release();
     if store.blob(&digest)?.is_some() {
-        return Ok(None);
+        return Ok(Wanted::Nothing);
     }
+    let Goal { tree, root, .. } = goal;
     let trees = store.trees();
-    let Some(followed) = trees.iter().find(|it: &&Tree| it.name() == Some(tree)) else { return Ok(None) };
-    // A newer root may not have it any more.
-    let Some(entry) = followed.lookup(&layout::blob(&digest))? else { return Ok(None) };
+    let followed = trees.iter().find(|it: &&Tree| it.name() == Some(tree));
+    let Some(followed) = followed else { return Ok(Wanted::Left) };
+    let Some(entry) = followed.lookup(&layout::blob(&digest))? else {
+        // A link without a blob; or it is a newer root that has it no more, and nobody would give it.
+        return Ok(if followed.root() == *root { Wanted::Nothing } else { Wanted::Left });
+    };
     let size = followed.size(&entry)?;
-    Ok((size > EAGER).then(|| RemoteBlob { tree: tree.to_owned(), digest, entry, size }))
+    let want = Box::new(RemoteBlob { tree: tree.clone(), digest, entry, size });
+    Ok(if size > EAGER { Wanted::Blob(want) } else { Wanted::Nothing })
 }
 
 /// Waits so that no more than a number of bytes comes in a second, over all.

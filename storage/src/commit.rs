@@ -8,10 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cid::Cid;
 use serde_bytes::ByteBuf;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::blobs::StoredBlob;
 use crate::block::{Block, RAW};
+use crate::compact::came_whole;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::fail;
@@ -20,6 +22,7 @@ use crate::fold::Signal;
 use crate::inner::Inner;
 use crate::journal::{CidBytes, CommitEntry, Entry, Journal, Position, Target};
 use crate::layout;
+use crate::listings::Listings;
 use crate::tree;
 use crate::view::Tree;
 
@@ -137,7 +140,21 @@ pub(crate) fn run(
     folder: &std::sync::mpsc::SyncSender<Signal>,
 ) {
     let mut conditional = None;
-    while let Some(first) = conditional.take().or_else(|| requests.blocking_recv()) {
+    let mut listings = Listings::default();
+    loop {
+        let next = match conditional.take() {
+            None if listings.is_empty() => requests.blocking_recv(),
+            None => match requests.try_recv() {
+                Err(TryRecvError::Empty) => {
+                    go_on(inner, &journal, &mut listings);
+                    continue;
+                }
+                next => next.ok(),
+            },
+            first => first,
+        };
+        // What is not listed then is listed at the next start.
+        let Some(first) = next else { return };
         if let Err(error) = first.change.check(inner) {
             // A caller that has gone does not want to know.
             let _ = first.reply.send(Err(error));
@@ -173,7 +190,7 @@ pub(crate) fn run(
         }
         let mut soon = false;
         let mut commits = Vec::new();
-        let (mut folded, mut renew) = (false, false);
+        let (mut folded, mut renew, mut adopted) = (false, false, false);
         for ((request, entry), position) in batch.into_iter().zip(&entries).zip(first_position..) {
             let before = match &request.change {
                 Change::Adopt(adoption) => inner.good_root(&adoption.name),
@@ -184,8 +201,11 @@ pub(crate) fn run(
             }
             match &request.change {
                 Change::Commit { soon: now, .. } => soon |= now,
-                Change::Adopt(adoption) => {
-                    if let Err(error) = inner.list_difference(&adoption.name, before, adoption.root) {
+                Change::Adopt(_) => {
+                    adopted = true;
+                    if before.is_none()
+                        && let Err(error) = came_whole(inner)
+                    {
                         inner.index_failed(&error);
                     }
                 }
@@ -197,36 +217,51 @@ pub(crate) fn run(
                 }
                 Change::Other(Entry::Fold { .. }) => folded = true,
                 Change::Renew(_) => (folded, renew) = (true, true),
+                Change::Other(Entry::Unfollow { name }) => listings.unfollowed(position, name.clone()),
                 Change::Other(_) => {}
             }
             fail::point("journal.apply.after");
-            // A caller that has gone does not want to know.
-            let _ = request.reply.send(Ok(position));
-            if let Change::Commit { entry, .. } = request.change {
-                commits.push(entry);
+            match request.change {
+                Change::Adopt(Adoption { name, root, .. }) => {
+                    listings.adopted(position, name, before, root, request.reply);
+                }
+                change => {
+                    // A caller that has gone does not want to know.
+                    let _ = request.reply.send(Ok(position));
+                    if let Change::Commit { entry, .. } = change {
+                        commits.push(entry);
+                    }
+                }
             }
         }
         if let Err(error) = commits.iter().try_for_each(|entry| inner.index_leaves(entry)) {
             inner.index_failed(&error);
         }
-        let last = journal.next() - 1;
-        if let Err(error) = inner.index.set_applied(last) {
-            inner.index_failed(&error);
-        }
-        if !commits.is_empty() {
+        go_on(inner, &journal, &mut listings);
+        // Of a root that was left the directories are of no more use: who only follows has packs that grow, too.
+        if !commits.is_empty() || adopted {
             // A full queue holds a signal that is as good as this one.
             let _ = folder.try_send(Signal::Changed { soon });
         }
         if (folded || journal.is_long())
-            && let Err(error) = tidy(inner, &mut journal, renew)
+            && let Err(error) = tidy(inner, &mut journal, renew, listings.is_empty())
         {
             tracing::warn!(%error, "old journal files stay until the next fold");
         }
     }
 }
 
-/// Closes a long journal file and drops those that a fold, or the state of a later one, has covered.
-fn tidy(inner: &Inner, journal: &mut Journal, renew: bool) -> Result<(), StoreError> {
+/// Writes rows of followed trees for a moment.
+fn go_on(inner: &Inner, journal: &Journal, listings: &mut Listings) {
+    listings.go_on(inner);
+    if let Err(error) = inner.index.set_applied(listings.applied(journal.next() - 1)) {
+        inner.index_failed(&error);
+    }
+}
+
+/// Closes a long journal file and drops those that a fold, or the state of a later one, has covered, where all
+/// that they want in the index is `listed`.
+fn tidy(inner: &Inner, journal: &mut Journal, renew: bool, listed: bool) -> Result<(), StoreError> {
     let state = inner.state();
     if renew {
         journal.begin_file(&state)?;
@@ -235,7 +270,7 @@ fn tidy(inner: &Inner, journal: &mut Journal, renew: bool) -> Result<(), StoreEr
     }
     // Without changes that wait for a fold, the state at the head of the last file says it all.
     let covers = if inner.pending() == 0 { journal.next() - 1 } else { state.covers };
-    if journal.has_covered(covers) {
+    if listed && journal.has_covered(covers) {
         // The index must not need what is dropped here.
         inner.index.set_applied(journal.next() - 1)?;
         inner.index.checkpoint()?;

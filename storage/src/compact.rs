@@ -15,6 +15,7 @@ use bytes::Bytes;
 use cid::Cid;
 
 use crate::block::{Block, BlockError, Blocks, DAG_PB, RAW};
+use crate::dag::Malformed;
 use crate::dag::file::root_size;
 use crate::dag::pb;
 use crate::dag::walk::links;
@@ -68,6 +69,15 @@ impl PastRoots {
     }
 }
 
+/// What it means that a directory is not here, or is none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lacking {
+    /// Nothing is rewritten before it is here again.
+    Wrong,
+    /// A followed tree may name what it was never asked for: below a name that no tree may hold, or too deep.
+    Usual,
+}
+
 /// Compacts when the packs have grown enough since the last time, which may have been before a restart: a walk of a
 /// big store is not to be paid for by the first push after each start.
 #[derive(Debug)]
@@ -88,6 +98,8 @@ impl Compactor {
         {
             tracing::warn!(%error, "the public packs could not be compacted");
         }
+        // A tree that has just come is live, and says so.
+        self.live = self.live.max(inner.index.live().unwrap_or(0));
         if inner.packs.total() < due(self.live) {
             return;
         }
@@ -105,6 +117,11 @@ impl Compactor {
     }
 }
 
+/// A tree has come from nothing: all that it has brought is live, and a walk over it would find nothing that is not.
+pub(crate) fn came_whole(inner: &Inner) -> Result<(), StoreError> {
+    inner.index.set_live(inner.packs.total())
+}
+
 /// Length of packs that are worth a walk, by what was live the last time.
 pub(crate) fn due(live: u64) -> u64 {
     LEAST.max(live * FACTOR)
@@ -119,7 +136,8 @@ pub(crate) fn compact_public(
 ) -> Result<(), StoreError> {
     let old = packs.begin_rewrite()?;
     let mut live = HashSet::new();
-    let marked = mark_below(inner, &current, &mut live).and_then(|()| mark_past(inner, past, &mut live));
+    let marked = mark_below(inner, &current, &mut live, Lacking::Wrong)
+        .and_then(|()| mark_past(inner, past, &mut live));
     let rewritten = marked.map_err(StoreError::from).and_then(|()| rewrite(packs, &old, &live));
     packs.end_rewrite();
     rewritten
@@ -145,9 +163,12 @@ fn mark(inner: &Inner) -> Result<HashSet<u64>, BlockError> {
         (view.base, view.state.clone(), view.overlay.targets())
     };
     let mut live = HashSet::new();
-    let followed = state.follows.iter().filter_map(|follow| follow.good.as_ref()).map(|good| good.root.0);
-    for root in std::iter::once(current).chain(followed).chain(pending) {
-        mark_below(inner, &root, &mut live)?;
+    // First, so that what of them is missing is seen.
+    for root in std::iter::once(current).chain(pending) {
+        mark_below(inner, &root, &mut live, Lacking::Wrong)?;
+    }
+    for good in state.follows.iter().filter_map(|follow| follow.good.as_ref()) {
+        mark_below(inner, &good.root.0, &mut live, Lacking::Usual)?;
     }
     let mut past = inner.past_roots.lock().unwrap_or_else(PoisonError::into_inner).roots();
     past.extend(inner.bases.list());
@@ -159,7 +180,7 @@ fn mark(inner: &Inner) -> Result<HashSet<u64>, BlockError> {
 fn mark_past(inner: &Inner, roots: &[Cid], live: &mut HashSet<u64>) -> Result<(), BlockError> {
     for root in roots {
         // One that an earlier compaction has thinned away is whole no more.
-        match mark_below(inner, root, live) {
+        match mark_below(inner, root, live, Lacking::Wrong) {
             Ok(()) | Err(BlockError::Missing(_)) => {}
             Err(error) => return Err(error),
         }
@@ -170,7 +191,7 @@ fn mark_past(inner: &Inner, roots: &[Cid], live: &mut HashSet<u64>) -> Result<()
 /// What is pinned, to its last leaf: those of files lie in packs too, unless a blob has them.
 fn mark_kept(inner: &Inner, live: &mut HashSet<u64>) -> Result<(), BlockError> {
     for (_, root) in inner.kept.held() {
-        match mark_below(inner, &root, live) {
+        match mark_below(inner, &root, live, Lacking::Wrong) {
             // Its leaves are in the blob, and rows lead to them.
             Ok(()) | Err(BlockError::Missing(_)) => {}
             Err(error) => return Err(error),
@@ -198,7 +219,12 @@ fn mark_kept(inner: &Inner, live: &mut HashSet<u64>) -> Result<(), BlockError> {
 
 /// Everything below a node: directories and small files whole; of other files the nodes, and leaves that are dag-pb,
 /// which may be kept as they came. What is live already is live with all below it.
-fn mark_below(inner: &Inner, root: &Cid, live: &mut HashSet<u64>) -> Result<(), BlockError> {
+fn mark_below(
+    inner: &Inner,
+    root: &Cid,
+    live: &mut HashSet<u64>,
+    lacking: Lacking,
+) -> Result<(), BlockError> {
     let mut pending = vec![(*root, true)];
     while let Some((cid, needed)) = pending.pop() {
         if !live.insert(short(&cid)) || cid.codec() != DAG_PB {
@@ -206,23 +232,35 @@ fn mark_below(inner: &Inner, root: &Cid, live: &mut HashSet<u64>) -> Result<(), 
         }
         let Some(data) = inner.get(&cid)? else {
             // Nodes inside a file come with its bytes, which a follower may not have.
-            if needed {
+            if needed && lacking == Lacking::Wrong {
                 return Err(BlockError::Missing(cid));
             }
             continue;
         };
-        let malformed = |malformed: crate::dag::Malformed| malformed.at(&cid);
-        let mut small = None;
-        for link in pb::View::parse(&data).map_err(malformed)?.links() {
-            let link = link.map_err(malformed)?;
-            let below = link.cid().map_err(malformed)?;
-            // Only a directory's links have names.
-            let named = !link.name().is_empty();
-            if below.codec() == DAG_PB {
-                pending.push((below, named));
-            } else if named || *small.get_or_insert_with(|| is_small(&cid, &data)) {
-                live.insert(short(&below));
-            }
+        match mark_links(&cid, &data, live, &mut pending) {
+            Err(malformed) if lacking == Lacking::Wrong => return Err(malformed.at(&cid)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn mark_links(
+    cid: &Cid,
+    data: &Bytes,
+    live: &mut HashSet<u64>,
+    pending: &mut Vec<(Cid, bool)>,
+) -> Result<(), Malformed> {
+    let mut small = None;
+    for link in pb::View::parse(data)?.links() {
+        let link = link?;
+        let below = link.cid()?;
+        // Only a directory's links have names.
+        let named = !link.name().is_empty();
+        if below.codec() == DAG_PB {
+            pending.push((below, named));
+        } else if named || *small.get_or_insert_with(|| is_small(cid, data)) {
+            live.insert(short(&below));
         }
     }
     Ok(())

@@ -7,10 +7,11 @@
 //! One failed write poisons sled until it is opened anew. Then the index is *down*: writes are passed over, lists are
 //! refused, leaves are not found, and the keeper ([`crate::keeper`]) begins an empty one and fills it from the trees.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use cid::Cid;
 use multihash::Multihash;
@@ -80,6 +81,8 @@ struct Shared {
     standing: RwLock<Standing>,
     /// Wakes the keeper; `None` when the store closes.
     keeper: Mutex<Option<SyncSender<()>>>,
+    /// How many rows the lists of a tree have, of those trees of which somebody has asked.
+    counts: Mutex<HashMap<TreeKey, usize>>,
 }
 
 #[derive(Clone, Debug)]
@@ -104,7 +107,9 @@ impl Index {
     pub(crate) fn open(path: &Path, keeper: SyncSender<()>) -> Self {
         let standing = RwLock::new(Standing::Down);
         let keeper = Mutex::new(Some(keeper));
-        let index = Self { shared: Arc::new(Shared { path: path.to_owned(), standing, keeper }) };
+        let index = Self {
+            shared: Arc::new(Shared { path: path.to_owned(), standing, keeper, counts: Mutex::default() }),
+        };
         let opened = Db::open(path).or_else(|error| {
             tracing::warn!(%error, "the index does not open and is built anew");
             Db::anew(path)
@@ -117,12 +122,14 @@ impl Index {
     }
 
     pub(crate) fn clear(&self) -> Result<(), StoreError> {
+        self.counts().clear();
         self.write(Db::clear)
     }
 
     /// Throws away what there is and begins to fill an empty index.
     pub(crate) fn begin_anew(&self) -> Result<(), StoreError> {
         self.stand(Standing::Down);
+        self.counts().clear();
         let db = Db::anew(&self.shared.path)?;
         self.stand(Standing::Filling(db));
         Ok(())
@@ -266,11 +273,37 @@ impl Index {
     }
 
     pub(crate) fn put_row(&self, tree: TreeKey, row: Row<'_>, value: &[u8]) -> Result<(), StoreError> {
-        self.write(|db| db.lists.insert(row_key(tree, row), value))
+        let mut counts = self.counts();
+        self.write(|db| {
+            let before = db.lists.insert(row_key(tree, row), value)?;
+            counts.entry(tree).and_modify(|count| *count += usize::from(before.is_none()));
+            Ok(())
+        })
     }
 
     pub(crate) fn remove_row(&self, tree: TreeKey, row: Row<'_>) -> Result<(), StoreError> {
-        self.write(|db| db.lists.remove(row_key(tree, row)))
+        let mut counts = self.counts();
+        self.write(|db| {
+            let before = db.lists.remove(row_key(tree, row))?;
+            counts.entry(tree).and_modify(|count| *count = count.saturating_sub(before.is_some().into()));
+            Ok(())
+        })
+    }
+
+    /// How many rows the lists of a tree have. They are counted once, and what is written meanwhile waits for that.
+    pub(crate) fn count(&self, tree: TreeKey) -> Result<usize, StoreError> {
+        let mut counts = self.counts();
+        if let Some(count) = counts.get(&tree) {
+            return Ok(*count);
+        }
+        let Some(db) = self.db() else { return Ok(0) };
+        let mut count = 0;
+        for row in walk(&db.lists, db.lists.scan_prefix(tree.0)) {
+            row.map_err(|error| self.failed(error))?;
+            count += 1;
+        }
+        counts.insert(tree, count);
+        Ok(count)
     }
 
     /// The value of a row, if there is one.
@@ -339,12 +372,31 @@ impl Index {
     }
 
     pub(crate) fn drop_tree(&self, tree: TreeKey) -> Result<(), StoreError> {
+        self.counts().remove(&tree);
         self.write(|db| {
             for key in db.lists.scan_prefix(tree.0).keys() {
                 db.lists.remove(key?)?;
             }
             Ok(())
         })
+    }
+
+    /// Removes at most so many rows of a tree. Whether that was all of them.
+    pub(crate) fn drop_some(&self, tree: TreeKey, most: usize) -> Result<bool, StoreError> {
+        self.counts().remove(&tree);
+        let mut rows = 0;
+        self.write(|db| {
+            for key in db.lists.scan_prefix(tree.0).keys().take(most) {
+                db.lists.remove(key?)?;
+                rows += 1;
+            }
+            Ok(())
+        })?;
+        Ok(rows < most)
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<TreeKey, usize>> {
+        self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn after_key(

@@ -38,6 +38,7 @@ use crate::running::Running;
 use crate::space::Ballast;
 use crate::tree::{Change, Diff, Difference, Progress};
 use crate::upload::Uploads;
+use crate::wrong::Wrong;
 
 /// Directory nodes kept in memory: the upper levels of the trees that are read, which every look-up passes.
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
@@ -64,6 +65,7 @@ pub(crate) struct Inner {
     pub(crate) recent: Mutex<Recent>,
     pub(crate) pins: Arc<Pins>,
     pub(crate) kept: Kept,
+    pub(crate) wrong: Wrong,
     pub(crate) bases: Bases,
     /// Adoptions read, compaction writes: see [`crate::compact`].
     pub(crate) adoptions: Arc<tokio::sync::RwLock<()>>,
@@ -162,7 +164,7 @@ impl Inner {
         let _rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let listed = match entry {
             Entry::Commit(commit) => self.list_commit(commit),
-            Entry::Unfollow { name } => self.index.drop_tree(TreeKey::followed(name)),
+            // Rows of followed trees are written in the background: see [`crate::listings`].
             _ => Ok(()),
         };
         self.view.write().unwrap_or_else(PoisonError::into_inner).apply(position, entry);
@@ -220,6 +222,12 @@ impl Inner {
             Some(entry) => self.list_put(tree, &difference.path, || self.link_content(&entry.cid)),
             None => self.list_remove(tree, &difference.path),
         })
+    }
+
+    /// The same, and where the tree cannot be walked its lists end there: it may have grown too large step by step, and
+    /// what others publish is no reason to be without an index.
+    pub(crate) fn list_followed(&self, name: &str, old: Option<Cid>, new: Cid) -> Result<(), StoreError> {
+        pass_over(name, self.list_difference(name, old, new))
     }
 
     /// Goes through what differs between two roots that are here, to the first error.
@@ -444,6 +452,19 @@ impl Blocks for Inner {
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Inner").field("view", &self.view).finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with the tree of a followed name is told, and is no error.
+pub(crate) fn pass_over(name: &str, walked: Result<(), StoreError>) -> Result<(), StoreError> {
+    match walked {
+        Err(StoreError::Block(error))
+            if matches!(*error, BlockError::Missing(_) | BlockError::Malformed { .. }) =>
+        {
+            tracing::warn!(name, %error, "the tree of a followed name is not listed whole");
+            Ok(())
+        }
+        walked => walked,
     }
 }
 

@@ -12,7 +12,7 @@ use cid::Cid;
 
 use crate::error::StoreError;
 use crate::index::TreeKey;
-use crate::inner::Inner;
+use crate::inner::{Inner, pass_over};
 use crate::layout::{self, Item};
 use crate::lens::Lens;
 use crate::view::Tree;
@@ -62,7 +62,7 @@ fn rebuild(inner: &Arc<Inner>) -> Result<(), StoreError> {
     walk(inner, None, root)?;
     for follow in &follows {
         if let Some(good) = &follow.good {
-            walk(inner, Some(&follow.name), good.root.0)?;
+            pass_over(&follow.name, walk(inner, Some(&follow.name), good.root.0))?;
         }
     }
     for (digest, root) in inner.kept.held() {

@@ -34,6 +34,7 @@ mod inner;
 mod keeper;
 mod kept;
 mod lens;
+mod listings;
 mod overlay;
 mod pack;
 mod partial;
@@ -51,6 +52,7 @@ mod upload;
 pub mod verify;
 mod view;
 mod writeback;
+mod wrong;
 
 pub use blobs::{BlobFile, StoredBlob};
 pub use block::{Block, BlockError, Blocks, MemoryBlocks};

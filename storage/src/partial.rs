@@ -17,9 +17,12 @@ use crate::digest::{Digest, Hasher};
 use crate::error::StoreError;
 use crate::index::Form;
 use crate::inner::{Inner, form_of};
+use crate::space::Reserve;
 
 /// Bytes hashed at once when a gap closes.
 const STRIDE: usize = 1024 * 1024;
+/// Bytes written between two looks at the room that is left: others fill the disk meanwhile.
+const LOOK: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub struct Partial {
@@ -33,12 +36,16 @@ pub struct Partial {
     contiguous: u64,
     /// Start and end of what is here beyond that.
     ahead: BTreeMap<u64, u64>,
+    reserve: Reserve,
+    /// Bytes written since the room was looked at.
+    written: u64,
 }
 
 impl Partial {
     pub(crate) fn create(
         dir: &Path,
         inner: Arc<Inner>,
+        reserve: Reserve,
         digest: &Digest,
         size: u64,
     ) -> Result<Self, StoreError> {
@@ -55,6 +62,8 @@ impl Partial {
             hasher: Hasher::new(digest.algorithm()),
             contiguous: 0,
             ahead: BTreeMap::new(),
+            reserve,
+            written: 0,
         })
     }
 
@@ -80,6 +89,11 @@ impl Partial {
         let end = offset.saturating_add(bytes.len() as u64);
         if end > self.size {
             return Err(StoreError::TooLarge { limit: self.size });
+        }
+        self.written += bytes.len() as u64;
+        if self.written > LOOK {
+            self.reserve.check()?;
+            self.written = 0;
         }
         self.file.write_all_at(bytes, offset)?;
         let raw = (block.len() == bytes.len()).then_some(Form::Raw);
@@ -119,6 +133,7 @@ impl Partial {
     pub fn finish(self, root: &Cid) -> Result<BlobFile, StoreError> {
         let actual = self.hasher.clone().finish();
         if self.contiguous != self.size || actual != self.digest {
+            self.inner.wrong.note(&self.digest, root);
             return Err(StoreError::DigestMismatch { expected: self.digest, actual });
         }
         // A followed tree names it already, or the push that wants it has pinned it; this one orders the removal of an

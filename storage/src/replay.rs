@@ -3,10 +3,12 @@
 //! The index usually lacks nothing, or the last second before an unclean stop. Where it lacks more, it is built
 //! anew: trees are walked, and blobs are not read at all.
 
+use cid::Cid;
+
 use crate::dag::directory;
 use crate::error::{OpenError, StoreError};
 use crate::index::TreeKey;
-use crate::inner::{Inner, View};
+use crate::inner::{Inner, View, pass_over};
 use crate::journal::{Entry, Position, Replay, State};
 use crate::layout::{self, Item};
 
@@ -78,7 +80,7 @@ fn index_entry(
         // Trees that were walked from nothing are at their last root already.
         Entry::Adopt { name, root, .. } if !anew => {
             let old = before.follow(name).and_then(|follow| follow.good.as_ref()).map(|good| good.root.0);
-            inner.list_difference(name, old, root.0)
+            inner.list_followed(name, old, root.0)
         }
         Entry::Unfollow { name } => inner.index.drop_tree(TreeKey::followed(name)),
         _ => Ok(()),
@@ -87,22 +89,13 @@ fn index_entry(
 
 /// Lists and leaves of every tree, from its root down.
 fn walk_trees(inner: &Inner, state: &State) -> Result<(), StoreError> {
-    let mine = state.root.map(|root| (TreeKey::MINE, root.0));
-    let followed = state
-        .follows
-        .iter()
-        .filter_map(|follow| follow.good.as_ref().map(|good| (TreeKey::followed(&follow.name), good.root.0)));
-    for (tree, root) in mine.into_iter().chain(followed) {
-        inner.each_difference(None, root, |difference| {
-            let Some(entry) = &difference.new else { return Ok(()) };
-            inner.list_put(tree, &difference.path, || inner.link_content(&entry.cid))?;
-            if let Some(Item::Blob(digest)) = layout::parse(&difference.path)
-                && let Err(error) = inner.index_blob(&digest, &entry.cid)
-            {
-                tracing::warn!(%digest, %error, "the leaves of a blob could not be indexed");
-            }
-            Ok(())
-        })?;
+    if let Some(root) = state.root {
+        walk_tree(inner, TreeKey::MINE, root.0)?;
+    }
+    for follow in &state.follows {
+        if let Some(good) = &follow.good {
+            pass_over(&follow.name, walk_tree(inner, TreeKey::followed(&follow.name), good.root.0))?;
+        }
     }
     for (digest, root) in inner.kept.held() {
         if let Err(error) = inner.index_blob(&digest, &root) {
@@ -110,6 +103,19 @@ fn walk_trees(inner: &Inner, state: &State) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+fn walk_tree(inner: &Inner, tree: TreeKey, root: Cid) -> Result<(), StoreError> {
+    inner.each_difference(None, root, |difference| {
+        let Some(entry) = &difference.new else { return Ok(()) };
+        inner.list_put(tree, &difference.path, || inner.link_content(&entry.cid))?;
+        if let Some(Item::Blob(digest)) = layout::parse(&difference.path)
+            && let Err(error) = inner.index_blob(&digest, &entry.cid)
+        {
+            tracing::warn!(%digest, %error, "the leaves of a blob could not be indexed");
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]

@@ -53,8 +53,13 @@ impl Reserve {
 
     /// [`StoreError::Full`] when an upload would eat into the reserve.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.check_for(0)
+    }
+
+    /// The same for what will take so many bytes.
+    pub(crate) fn check_for(&self, bytes: u64) -> Result<(), StoreError> {
         let Space { free, reserve } = self.space()?;
-        if free < reserve { Err(StoreError::Full { free, reserve }) } else { Ok(()) }
+        if free < reserve.saturating_add(bytes) { Err(StoreError::Full { free, reserve }) } else { Ok(()) }
     }
 }
 

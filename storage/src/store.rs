@@ -42,6 +42,7 @@ use crate::space::{Ballast, Reserve, Space};
 use crate::sweep::{self, Sweep, Swept};
 use crate::upload::{Upload, UploadId, Uploads};
 use crate::view::Tree;
+use crate::wrong::Wrong;
 
 /// Version of the data directory that this program writes and the newest that it reads.
 const FORMAT: u32 = 1;
@@ -129,6 +130,7 @@ impl Store {
             recent: Mutex::new(Recent::default()),
             pins,
             kept,
+            wrong: Wrong::default(),
             bases,
             adoptions: Arc::default(),
             order: RwLock::default(),
@@ -474,6 +476,12 @@ impl Store {
         self.fold().await
     }
 
+    /// How many tags, manifests, referrers and repositories the lists of a followed name have; none while they are built
+    /// anew. May walk all of them.
+    pub fn listed(&self, name: &str) -> Result<usize, StoreError> {
+        self.inner.index.count(TreeKey::followed(name))
+    }
+
     /// Moves a followed name to a root whose directories are all here.
     pub async fn adopt(&self, adoption: Adoption) -> Result<(), StoreError> {
         self.request(Change::Adopt(adoption)).await
@@ -485,8 +493,9 @@ impl Store {
         answer.await.map_err(|_| StoreError::Closed)?.map(drop)
     }
 
-    /// Appends blocks of followed trees to the packs.
+    /// Appends blocks of followed trees to the packs. [`StoreError::Full`] where they would eat into the reserve.
     pub fn put_blocks(&self, blocks: &[Block]) -> Result<(), StoreError> {
+        Reserve::new(&self.dir).check()?;
         Ok(self.inner.packs.append(blocks)?)
     }
 
@@ -519,8 +528,20 @@ impl Store {
 
     /// Begins to fetch a blob. One caller at a time for each digest.
     pub fn begin_partial(&self, digest: &Digest, size: u64) -> Result<Partial, StoreError> {
-        Reserve::new(&self.dir).check()?;
-        Partial::create(&self.dir.join("partial"), Arc::clone(&self.inner), digest, size)
+        // A tree may say any size, and few blocks may be a file without end.
+        let reserve = Reserve::new(&self.dir);
+        reserve.check_for(size)?;
+        Partial::create(&self.dir.join("partial"), Arc::clone(&self.inner), reserve, digest, size)
+    }
+
+    /// Remembers for a while that this file is not what the digest stands for, or that it cannot be read.
+    pub fn note_wrong(&self, digest: &Digest, file: &Cid) {
+        self.inner.wrong.note(digest, file);
+    }
+
+    /// Whether it was found lately that this file is not what the digest stands for.
+    pub fn is_wrong(&self, digest: &Digest, file: &Cid) -> bool {
+        self.inner.wrong.has(digest, file)
     }
 
     /// Waits until everything that was committed before is folded into a root.

@@ -1,9 +1,18 @@
 //! The store as a whole: what is acknowledged is there, whatever is thrown away in between.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::block::{BlockError, Blocks};
-use crate::tree::Diff;
+use bytes::Bytes;
+use cid::Cid;
+
+use crate::block::{Block, BlockError, Blocks, DAG_PB, MemoryBlocks, RAW, cid_of};
+use crate::dag::directory;
+use crate::dag::file::from_bytes;
+use crate::dag::pb::{Link, Node};
+use crate::lens::Lens;
+use crate::tree::{Change, Diff, apply};
+use crate::view::Tree;
 use crate::{
     Adoption, Algorithm, Commit, Digest, OpenError, RepositoryName, Store, StoreError, StoredBlob, Sweep,
     Tag, layout,
@@ -383,4 +392,126 @@ fn a_closed_store_ends_its_threads_whoever_holds_a_clone() {
     store.close().unwrap();
     assert!(matches!(now(clone.commit(Commit::new())), Err(StoreError::Closed)));
     assert!(matches!(clone.fold_blocking(), Err(StoreError::Closed)));
+}
+
+/// A followed name at a root that names what is not here, beside a tree of my own.
+fn follows_a_hole(dir: &Path) -> (Store, Image) {
+    let store = Store::open(dir).unwrap();
+    let image = push(&store, "v1", 1, 1_500_000);
+    now(store.fold()).unwrap();
+    let link = |name: &str, cid| Link { cid, name: name.to_owned(), tsize: 1 };
+    let hole = cid_of(DAG_PB, b"nobody has it");
+    let mut node = Node::decode(&directory::empty_block()).unwrap();
+    node.links = vec![link("..", hole), link("docker", hole)];
+    let root = Block::new(DAG_PB, node.encode());
+    store.put_blocks(std::slice::from_ref(&root)).unwrap();
+    let record = Bytes::from_static(b"record");
+    let name = "k51hole".to_owned();
+    let adoption = Adoption { name, before: None, root: *root.cid(), sequence: 1, record };
+    now(store.adopt(adoption)).unwrap();
+    (store, image)
+}
+
+#[test]
+fn a_followed_tree_with_a_hole_keeps_packs_from_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, image) = follows_a_hole(dir.path());
+    assert!(store.compact().unwrap());
+    check(&store, "v1", &image);
+    let followed = store.state().follow("k51hole").unwrap().good.as_ref().unwrap().root.0;
+    assert!(store.get(&followed).unwrap().is_some());
+}
+
+#[test]
+fn a_followed_tree_with_a_hole_keeps_no_list_of_others_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, image) = follows_a_hole(dir.path());
+    check(&store, "v1", &image);
+    store.close().unwrap();
+    // At a start, and by the keeper while it runs.
+    std::fs::remove_dir_all(dir.path().join("db")).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    check(&store, "v1", &image);
+    store.inner().index.give_up(&StoreError::Closed);
+    while matches!(store.mine().tags(&repository(), None, 9), Err(StoreError::Rebuilding)) {
+        std::thread::yield_now();
+    }
+    check(&store, "v1", &image);
+}
+
+#[test]
+fn a_blob_that_would_fill_the_disk_is_not_begun_and_a_wrong_one_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let digest = Digest::of(Algorithm::Sha256, b"right");
+    assert!(matches!(store.begin_partial(&digest, u64::MAX), Err(StoreError::Full { .. })));
+    let cid = cid_of(RAW, b"wrong");
+    let mut partial = store.begin_partial(&digest, 5).unwrap();
+    let wrong = Bytes::from_static(b"wrong");
+    partial.write(0, &cid, &wrong, &wrong).unwrap();
+    assert!(!store.is_wrong(&digest, &cid));
+    assert!(matches!(partial.finish(&cid), Err(StoreError::DigestMismatch { .. })));
+    assert!(store.is_wrong(&digest, &cid));
+    assert!(store.blob(&digest).unwrap().is_none());
+}
+
+/// A tree of so many tags, all of them here.
+fn many_tags(store: &Store, count: usize) -> Cid {
+    let blocks = MemoryBlocks::default();
+    blocks.put(&Block::new(DAG_PB, directory::empty_block()));
+    let digest = Digest::of(Algorithm::Sha256, b"manifest");
+    let (link, leaves) = from_bytes(&layout::link(&digest));
+    for leaf in &leaves {
+        blocks.put(leaf);
+    }
+    let put = Change::Put { cid: link.cid, tsize: link.tsize };
+    let tag = |number: usize| layout::tag(&repository(), &format!("t{number:06}").parse().unwrap());
+    let changes = (0..count).map(|number| (tag(number), put)).collect();
+    let made = apply(&blocks, &directory::empty(), &changes).unwrap();
+    store.put_blocks(&made.blocks).unwrap();
+    store.put_blocks(&leaves).unwrap();
+    made.root
+}
+
+#[test]
+fn who_pushes_does_not_wait_for_the_lists_of_a_large_tree_and_a_crash_between_them_loses_no_row() {
+    const TAGS: usize = 5000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let root = many_tags(&store, TAGS);
+    store.sync_blocks().unwrap();
+    let listed = |store: &Store| {
+        let followed = Tree::followed(Arc::clone(store.inner()), "k51many", root, Lens::default());
+        followed.tags(&repository(), None, TAGS * 2).unwrap().len()
+    };
+    let copy = tempfile::tempdir().unwrap();
+    let record = Bytes::from_static(b"record");
+    let adoption = Adoption { name: "k51many".to_owned(), before: None, root, sequence: 1, record };
+    now(async {
+        let mut adopting = std::pin::pin!(store.adopt(adoption));
+        let mut commit = Commit::new();
+        commit.put_bytes("a".to_owned(), Bytes::from_static(b"pushed"));
+        tokio::select! {
+            biased;
+            _ = &mut adopting => panic!("the push came behind all rows"),
+            pushed = store.commit(commit) => pushed.unwrap(),
+        }
+        assert!(listed(&store) < TAGS);
+        copy_dir(dir.path(), copy.path());
+        adopting.await.unwrap();
+    });
+    assert_eq!(listed(&store), TAGS);
+    assert_eq!(store.listed("k51many").unwrap(), TAGS);
+    let crashed = Store::open(copy.path()).unwrap();
+    assert_eq!(listed(&crashed), TAGS);
+    assert!(crashed.mine().lookup("a").unwrap().is_some());
+
+    // What is followed no longer takes no room.
+    now(store.unfollow("k51many")).unwrap();
+    while store.listed("k51many").unwrap() > 0 {
+        std::thread::yield_now();
+    }
+    store.close().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(listed(&store), 0);
 }

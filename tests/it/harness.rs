@@ -114,6 +114,13 @@ impl Server {
         self.stop().await.start().await
     }
 
+    /// Bytes of memory that it had resident at its peak.
+    pub(crate) fn peak(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     pub(crate) async fn status(&self) -> Value {
         self.home.json(&["status", "--json"]).await
     }

@@ -164,7 +164,27 @@ impl Diff {
         blocks: &dyn Blocks,
         seen: &mut dyn FnMut(Difference),
     ) -> Result<Progress, BlockError> {
-        let missing = self.run(room, STEPS, blocks, seen)?;
+        self.advance_so_far(room, STEPS, blocks, seen)
+    }
+
+    /// The same, but it comes back after so many comparisons.
+    pub(crate) fn advance_by(
+        &mut self,
+        steps: usize,
+        blocks: &dyn Blocks,
+        seen: &mut dyn FnMut(Difference),
+    ) -> Result<Progress, BlockError> {
+        self.advance_so_far(usize::MAX, steps, blocks, seen)
+    }
+
+    fn advance_so_far(
+        &mut self,
+        room: usize,
+        steps: usize,
+        blocks: &dyn Blocks,
+        seen: &mut dyn FnMut(Difference),
+    ) -> Result<Progress, BlockError> {
+        let missing = self.run(room, steps, blocks, seen)?;
         Ok(match () {
             () if self.held > room => Progress::Full,
             () if !missing.is_empty() => Progress::Missing(missing),
