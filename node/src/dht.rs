@@ -41,6 +41,8 @@ const MAX_RECORDS: usize = 512;
 pub(crate) const MAX_OWN: usize = 1024;
 /// Keys for which providers are remembered on behalf of others, in both tables together.
 pub(crate) const MAX_FOREIGN: usize = 1024;
+/// Providers of one key: whoever asks needs a few, and on a LAN where all mirror one name each of them is one.
+const MAX_PROVIDERS: usize = 8;
 
 /// A Kademlia that knows only addresses of one scope.
 pub(crate) struct Scoped {
@@ -131,6 +133,7 @@ fn store(peer: PeerId) -> MemoryStore {
         max_value_bytes: MAX_RECORD,
         // A new one comes before the oldest goes.
         max_provided_keys: MAX_OWN + MAX_FOREIGN + 1,
+        max_providers_per_key: MAX_PROVIDERS,
         ..MemoryStoreConfig::default()
     };
     MemoryStore::with_config(peer, config)
