@@ -167,6 +167,8 @@ finish() {
     set +e
     {
         for name in "${!PIDS[@]}"; do kill -KILL "${PIDS[$name]}"; done
+        # Those that a part of a pipe has started are known to that part alone.
+        pkill -KILL -f "serve --data $WORK/"
         wait
     } 2>/dev/null
     # Whatever is still mounted below the work folder, last one first.
