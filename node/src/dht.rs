@@ -134,7 +134,6 @@ fn store(peer: PeerId) -> MemoryStore {
         // A new one comes before the oldest goes.
         max_provided_keys: MAX_OWN + MAX_FOREIGN + 1,
         max_providers_per_key: MAX_PROVIDERS,
-        ..MemoryStoreConfig::default()
     };
     MemoryStore::with_config(peer, config)
 }
