@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 const AT_ONCE: usize = 64;
 /// What each of them may hold without asking: some 1,500 names that are to be compared.
 pub(super) const SMALL: usize = 256 * 1024;
-/// How long one may hold more, when the others have waited. What has come by then is not asked for again.
+/// How long one may hold more while others wait for that. What has come by then is not asked for again.
 const TURN: Duration = Duration::from_mins(2);
 
 const STOPS: &str = "the program stops";
@@ -27,6 +28,8 @@ const STOPS: &str = "the program stops";
 pub(super) struct Walks {
     places: Arc<Semaphore>,
     large: Arc<Semaphore>,
+    /// Trees that wait until they may hold more.
+    waiting: Arc<AtomicUsize>,
     /// To the one thread that looks through trees. So they keep one core busy, and what the allocator keeps of a wide
     /// directory it keeps once, and not for each thread of a pool.
     looker: mpsc::Sender<Look>,
@@ -52,7 +55,7 @@ impl Walks {
             }
         })?;
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        Ok(Self { places: semaphore(AT_ONCE), large: semaphore(1), looker })
+        Ok(Self { places: semaphore(AT_ONCE), large: semaphore(1), waiting: Arc::default(), looker })
     }
 
     /// Waits for a place.
@@ -84,18 +87,37 @@ impl Place {
 
     /// Waits until this one may hold more. Whoever waits should hold nothing.
     pub(super) async fn widen(&mut self) -> anyhow::Result<()> {
+        let waiting = Waiting::begin(&self.walks.waiting);
         let large = Arc::clone(&self.walks.large).acquire_owned().await.context(STOPS)?;
+        drop(waiting);
         self.large = Some((large, Instant::now()));
         Ok(())
     }
 
-    /// It had the room of all long enough.
+    /// It had the room of all long enough, and others wait for it.
     pub(super) fn is_over(&self) -> bool {
         self.is_over_at(Instant::now())
     }
 
     fn is_over_at(&self, now: Instant) -> bool {
-        self.large.as_ref().is_some_and(|(_, since)| now.saturating_duration_since(*since) >= TURN)
+        let had = self.large.as_ref().map(|(_, since)| now.saturating_duration_since(*since));
+        had.is_some_and(|had| had >= TURN) && self.walks.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// One that waits, until it is dropped.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn begin(waiting: &Arc<AtomicUsize>) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(waiting))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -106,18 +128,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_tree_at_a_time_may_hold_much_and_not_for_ever() {
+    async fn one_tree_at_a_time_may_hold_much_and_not_for_ever_where_others_wait() {
         let walks = Walks::start().unwrap();
         let (mut first, mut second) = (walks.enter().await.unwrap(), walks.enter().await.unwrap());
         first.widen().await.unwrap();
         assert_eq!((first.room(), second.room()), (usize::MAX, SMALL));
-        assert!(second.widen().now_or_never().is_none());
-        assert!(!first.is_over());
         let later = Instant::now() + TURN;
-        assert!(first.is_over_at(later) && !second.is_over_at(later));
+        assert!(!first.is_over_at(later), "nobody else wants it");
+        let mut waits = Box::pin(second.widen());
+        assert!(futures::poll!(&mut waits).is_pending());
+        assert!(!first.is_over() && first.is_over_at(later));
         drop(first);
-        second.widen().await.unwrap();
-        assert!(!second.is_over(), "its turn begins now");
+        waits.await.unwrap();
+        assert!(!second.is_over_at(later), "nobody waits any more");
     }
 
     #[tokio::test]
