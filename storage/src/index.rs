@@ -372,7 +372,9 @@ impl Index {
     }
 
     pub(crate) fn drop_tree(&self, tree: TreeKey) -> Result<(), StoreError> {
-        self.counts().remove(&tree);
+        // Held, so that nobody counts rows that are about to go.
+        let mut counts = self.counts();
+        counts.remove(&tree);
         self.write(|db| {
             for key in db.lists.scan_prefix(tree.0).keys() {
                 db.lists.remove(key?)?;
@@ -383,7 +385,8 @@ impl Index {
 
     /// Removes at most so many rows of a tree. Whether that was all of them.
     pub(crate) fn drop_some(&self, tree: TreeKey, most: usize) -> Result<bool, StoreError> {
-        self.counts().remove(&tree);
+        let mut counts = self.counts();
+        counts.remove(&tree);
         let mut rows = 0;
         self.write(|db| {
             for key in db.lists.scan_prefix(tree.0).keys().take(most) {
