@@ -80,6 +80,7 @@ impl Registry {
         let (bytes, repository, policy) = (push.bytes, repository.clone(), self.policy);
         let commit = self
             .blocking(move |store| {
+                // The commit keeps it from being collected.
                 commit.put_blob(&store.put_blob(algorithm, &bytes)?);
                 let trees = store.trees();
                 for tag in &tags {

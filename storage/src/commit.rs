@@ -23,6 +23,7 @@ use crate::inner::Inner;
 use crate::journal::{CidBytes, CommitEntry, Entry, Journal, Position, Target};
 use crate::layout;
 use crate::listings::Listings;
+use crate::pins::Pin;
 use crate::tree;
 use crate::view::Tree;
 
@@ -35,6 +36,8 @@ pub struct Commit {
     entry: CommitEntry,
     soon: bool,
     expects: Vec<(String, Cid)>,
+    /// Stored blobs are kept by nothing else until the commit has put them into the tree.
+    pins: Vec<Arc<Pin>>,
 }
 
 impl Commit {
@@ -47,6 +50,7 @@ impl Commit {
         let target = Target { cid: CidBytes(blob.root.cid), tsize: blob.root.tsize };
         self.entry.changes.push((layout::blob(&blob.digest), Some(target)));
         blob.root.nodes.iter().for_each(|node| self.push_block(node));
+        self.pins.push(Arc::clone(&blob.pin));
     }
 
     /// Links a file that is in a tree already.
@@ -85,7 +89,7 @@ impl Commit {
     }
 
     pub(crate) fn into_change(self) -> Change {
-        Change::Commit { entry: self.entry, soon: self.soon, expects: self.expects }
+        Change::Commit { entry: self.entry, soon: self.soon, expects: self.expects, _pins: self.pins }
     }
 
     fn push_block(&mut self, block: &Block) {
@@ -114,6 +118,8 @@ pub(crate) enum Change {
         soon: bool,
         /// What paths must lead to for the commit to happen.
         expects: Vec<(String, Cid)>,
+        /// Until it is answered.
+        _pins: Vec<Arc<Pin>>,
     },
     Adopt(Adoption),
     /// My tree, which is empty, is at this root from now on. All of it is here.

@@ -515,3 +515,19 @@ fn who_pushes_does_not_wait_for_the_lists_of_a_large_tree_and_a_crash_between_th
     let store = Store::open(dir.path()).unwrap();
     assert_eq!(listed(&store), 0);
 }
+
+#[test]
+fn what_a_commit_is_to_link_is_not_collected_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let mut commit = Commit::new();
+    let digest = {
+        let stored = store.put_blob(Algorithm::Sha256, b"a manifest").unwrap();
+        commit.put_blob(&stored);
+        stored.digest
+    };
+    let later = std::time::Instant::now() + std::time::Duration::from_hours(1);
+    assert!(store.claim(&[digest], later).digests().is_empty());
+    now(store.commit(commit)).unwrap();
+    assert_eq!(store.claim(&[digest], later).digests(), &[digest]);
+}
