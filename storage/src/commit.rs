@@ -196,7 +196,7 @@ pub(crate) fn run(
         }
         let mut soon = false;
         let mut commits = Vec::new();
-        let (mut folded, mut renew, mut adopted) = (false, false, false);
+        let (mut folded, mut renew) = (false, false);
         for ((request, entry), position) in batch.into_iter().zip(&entries).zip(first_position..) {
             let before = match &request.change {
                 Change::Adopt(adoption) => inner.good_root(&adoption.name),
@@ -208,7 +208,6 @@ pub(crate) fn run(
             match &request.change {
                 Change::Commit { soon: now, .. } => soon |= now,
                 Change::Adopt(_) => {
-                    adopted = true;
                     if before.is_none()
                         && let Err(error) = came_whole(inner)
                     {
@@ -244,8 +243,7 @@ pub(crate) fn run(
             inner.index_failed(&error);
         }
         go_on(inner, &journal, &mut listings);
-        // Of a root that was left the directories are of no more use: who only follows has packs that grow, too.
-        if !commits.is_empty() || adopted {
+        if !commits.is_empty() {
             // A full queue holds a signal that is as good as this one.
             let _ = folder.try_send(Signal::Changed { soon });
         }
