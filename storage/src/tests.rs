@@ -529,5 +529,8 @@ fn what_a_commit_is_to_link_is_not_collected_before_it() {
     let later = std::time::Instant::now() + std::time::Duration::from_hours(1);
     assert!(store.claim(&[digest], later).digests().is_empty());
     now(store.commit(commit)).unwrap();
-    assert_eq!(store.claim(&[digest], later).digests(), &[digest]);
+    // The committer lets go of it right behind its answer.
+    while store.claim(&[digest], later).digests().is_empty() {
+        std::thread::yield_now();
+    }
 }
